@@ -1,6 +1,6 @@
 """Makes the environment that everything else runs in, with nothing but a Python 3.11+ and its standard library.
 
-The virtual environment is network-bound and the Go builds are processor-bound, so with ``--binaries`` both run side by side.
+The virtual environment is network-bound, the Go builds are processor-bound: with ``--binaries`` both run side by side.
 What is up to date is left alone: the environment by a digest of its locks, the binaries by their own cache.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -44,10 +45,16 @@ def say(message: str) -> None:
 
 def run(*command: str | Path, log: Path) -> None:
     """Runs a command with its output in ``log``; on failure the end of the log is in the error."""
-    environment = {**os.environ, "UV_HTTP_TIMEOUT": DOWNLOAD_TIMEOUT_SECONDS, "UV_NO_CONFIG": "1", "UV_LINK_MODE": "copy"}
+    uv_settings = {"UV_HTTP_TIMEOUT": DOWNLOAD_TIMEOUT_SECONDS, "UV_NO_CONFIG": "1"}
     with log.open("ab") as output:
-        code = subprocess.run([str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, check=False,
-                              env=environment, cwd=ROOT).returncode  # fmt: skip
+        code = subprocess.run(
+            [str(part) for part in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=os.environ | uv_settings,
+            cwd=ROOT,
+        ).returncode
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise BootstrapError(f"`{' '.join(str(part) for part in command)}` ended with {code}; {log}:\n{tail}")
@@ -60,13 +67,13 @@ def make_environment() -> str:
         return "environment: up to date"
     if not (VENV / "bin/python").exists():
         say("environment: creating .venv")
-        if subprocess.run([sys.executable, "-c", "import venv, ensurepip"], check=False, capture_output=True).returncode:
+        if importlib.util.find_spec("ensurepip") is None:
             raise BootstrapError("this Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv")
-        VENV.mkdir(exist_ok=True)
+        VENV.mkdir(exist_ok=True)  # for the log
         run(sys.executable, "-m", "venv", VENV, log=VENV / "bootstrap.log")
     log = VENV / "bootstrap.log"
     python = VENV / "bin/python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", LOCKS[0], log=log)
+    run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCKS[0], log=log)
     say("environment: installing the locked packages (torch with CUDA is about 5.5 GB on disk; minutes on a slow line)")
     uv = VENV / "bin/uv"
     run(uv, "pip", "install", "--python", python, "--require-hashes", "-r", LOCKS[1], log=log)
@@ -77,8 +84,12 @@ def make_environment() -> str:
 
 def make_binaries() -> str:
     """Finds or builds the control plane and Prometheus through the local cluster's own command."""
-    code = subprocess.run([sys.executable, "-m", "localcluster", "build"], check=False, cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}).returncode  # fmt: skip
+    code = subprocess.run(
+        [sys.executable, "-m", "localcluster", "build"],
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+        cwd=ROOT,
+    ).returncode
     if code:
         raise BootstrapError(f"`python -m localcluster build` ended with {code}; see above")
     return "binaries: ready"
@@ -98,13 +109,15 @@ def timed(stage: str, errors: list[str], seconds: dict[str, float]) -> None:
 
 def main() -> int:
     """Entry point; 0 when everything is there."""
-    parser = argparse.ArgumentParser(description="Create the environment and, with --binaries, the local cluster's programs.")
+    parser = argparse.ArgumentParser(
+        description="Create the environment and, with --binaries, the local cluster's programs."
+    )
     parser.add_argument("--binaries", action="store_true", help="also find or build the control plane and Prometheus")
     parser.add_argument("--report", type=Path, help="write the duration of each stage as JSON")
     arguments = parser.parse_args()
     if sys.version_info < MINIMUM_PYTHON:
-        sys.stderr.write(f"Python {MINIMUM_PYTHON[0]}.{MINIMUM_PYTHON[1]} or newer is needed, this is {sys.version.split()[0]};"
-                         " say which one to use: make PYTHON=/path/to/python3.11 ...\n")  # fmt: skip
+        needed, found = ".".join(map(str, MINIMUM_PYTHON)), sys.version.split()[0]
+        sys.stderr.write(f"Python {needed} or newer is needed, this is {found}; name one: make PYTHON=python3.12 ...\n")
         return 1
     stages = ["environment", "binaries"] if arguments.binaries else ["environment"]
     errors: list[str] = []

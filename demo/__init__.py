@@ -1,0 +1,1 @@
+"""`make demo`: from nothing to a depth map on one machine, told stage by stage."""
