@@ -1,0 +1,1 @@
+"""I/O at the edge, behind the Protocols of `depth_operator.ports`."""
