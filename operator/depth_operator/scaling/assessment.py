@@ -141,7 +141,9 @@ def _judge_coverage(
     factor = max(1.0, ready / reporting)
     message = "" if factor == 1.0 else f"{reporting:.0f} of {ready} ready pods report metrics."
     if reporting / ready < parameters.minimum_coverage:
-        message += f" At least {parameters.minimum_coverage:.0%} are needed; check that Prometheus scrapes every pod."
+        message += (
+            f" At least {parameters.minimum_coverage * 100:.0f} % are needed; check that Prometheus scrapes every pod."
+        )
         return Assessment(measured, DataQuality.PARTIAL, message, unreported_factor=factor)
     if warning:
         return Assessment(measured, DataQuality.PARTIAL, f"Prometheus warns: {warning}", unreported_factor=factor)

@@ -240,7 +240,8 @@ def _follow(term: Term, targets: Targets) -> _Choice:
             f"; {term.replicas} would be needed, maxReplicas is {targets.max_replicas}",
         )
     elif term.replicas < targets.min_replicas:
-        limited, note = LimitedBy.MIN_REPLICAS, f"; {term.replicas} would do, minReplicas is {targets.min_replicas}"
+        would_do = f"; {term.replicas} would do" if term.replicas else ""
+        limited, note = LimitedBy.MIN_REPLICAS, f"{would_do}, minReplicas is {targets.min_replicas}"
     else:
         limited, note = LimitedBy.NOTHING, ""
     return _Choice(_clamp(term.replicas, targets), term.reason, limited, term.sentence + note)
