@@ -1,0 +1,1 @@
+"""HTTP server for monocular depth estimation with Depth Anything."""

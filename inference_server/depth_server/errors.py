@@ -1,0 +1,217 @@
+"""Errors of the server and the one table that turns them into HTTP answers.
+
+DepthServerError
+├── RequestError                 the client has to change something
+│   ├── InvalidRequestError      not multipart, damaged multipart, no field `file`
+│   ├── InvalidImageError        empty, truncated or damaged image
+│   ├── UnsupportedMediaError    not an image, or not in a supported format
+│   ├── UploadTooLargeError      too many bytes
+│   ├── ImageTooLargeError       too many pixels
+│   ├── UploadTimeoutError       the body came too slowly
+│   └── ClientDisconnectedError  nobody waits for the answer any more
+├── CapacityError                the same request may succeed later
+│   ├── OverloadedError          the queue is full
+│   ├── EngineMemoryError        the device had no memory for this image
+│   ├── NotReadyError            starting, draining or failed
+│   └── DeadlineExceededError    accepted, but not finished in time
+├── EngineError                  the server's fault
+│   ├── ForwardError             the forward pass raised
+│   ├── NonFiniteDepthError      the model gave NaN or infinity
+│   └── EngineStoppedError       the engine crashed or was closed with the request pending
+└── StartupError                 the server cannot start; carries a reason for the operator
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class DepthServerError(Exception):
+    """Base of all errors the server raises on purpose; the message is shown to the client."""
+
+
+class RequestError(DepthServerError):
+    """The client has to change something."""
+
+
+class InvalidRequestError(RequestError):
+    """The body is no multipart form with a field `file`."""
+
+
+class InvalidImageError(RequestError):
+    """The upload is empty, truncated or damaged."""
+
+
+class UnsupportedMediaError(RequestError):
+    """The upload is no image, or an image in a format or pixel type that is not supported."""
+
+
+class UploadTooLargeError(RequestError):
+    """The body or the file has too many bytes."""
+
+
+class ImageTooLargeError(RequestError):
+    """The image has too many pixels."""
+
+
+class UploadTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+
+class ClientDisconnectedError(RequestError):
+    """The client closed the connection before its answer was ready."""
+
+
+class CapacityError(DepthServerError):
+    """The same request may succeed later.
+
+    Attributes:
+        retry_after_seconds: When to try again, at least 1; None leaves it to the table.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class OverloadedError(CapacityError):
+    """The queue of requests or of bytes is full."""
+
+
+class EngineMemoryError(CapacityError):
+    """The device had no memory for this image."""
+
+
+class NotReadyError(CapacityError):
+    """The server starts, drains or has failed."""
+
+
+class DeadlineExceededError(CapacityError):
+    """The request was accepted but not finished in time."""
+
+
+class EngineError(DepthServerError):
+    """The server's fault."""
+
+
+class ForwardError(EngineError):
+    """The forward pass raised."""
+
+
+class NonFiniteDepthError(EngineError):
+    """The model gave NaN or infinity for this image."""
+
+
+class EngineStoppedError(EngineError):
+    """The engine crashed or was closed while the request was pending."""
+
+
+class StartupReason(StrEnum):
+    """Why the server cannot start; the operator repeats it in the condition `Ready`."""
+
+    WEIGHTS_NOT_FOUND = "WeightsNotFound"
+    WEIGHTS_INVALID = "WeightsInvalid"
+    DIGEST_MISMATCH = "DigestMismatch"
+    MODEL_MISMATCH = "ModelMismatch"
+    DEVICE_UNAVAILABLE = "DeviceUnavailable"
+    INVALID_SETTINGS = "InvalidSettings"
+    OUT_OF_MEMORY = "OutOfMemory"
+    INTERNAL_ERROR = "InternalError"
+
+
+class StartupError(DepthServerError):
+    """The server cannot start.
+
+    Attributes:
+        reason: Stable name for machines; the message is for people.
+    """
+
+    def __init__(self, reason: StartupReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def termination_message(self) -> str:
+        """Return `Reason: message` on one line."""
+        return f"{self.reason}: {' '.join(str(self).split())}"
+
+
+class Outcome(StrEnum):
+    """Values of the label `outcome` of `depth_server_requests_total`."""
+
+    SUCCESS = "success"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+    FAILED = "failed"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """How one kind of error is answered (RFC 9457).
+
+    Attributes:
+        status: HTTP status.
+        slug: Last part of the problem type.
+        title: Summary that does not change between occurrences.
+        retry_after_seconds: Default of the header `Retry-After`; None sends none.
+    """
+
+    status: int
+    slug: str
+    title: str
+    retry_after_seconds: int | None = None
+
+    @property
+    def type(self) -> str:
+        """Problem type: a URN, since it names and is not meant to be fetched."""
+        return PROBLEM_TYPE_PREFIX + self.slug
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that is counted for this answer."""
+        return outcome_of(self.status)
+
+
+PROBLEM_TYPE_PREFIX: Final = "urn:depthserving:problem:"
+"""Prefix of problem types."""
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+"""Media type of every error answer (RFC 9457)."""
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""nginx's status for a client that left; it is counted, never sent."""
+
+HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
+    InvalidRequestError: HttpError(400, "invalid-request", "The request is not a multipart form with a file"),
+    InvalidImageError: HttpError(400, "invalid-image", "The image cannot be decoded"),
+    UploadTimeoutError: HttpError(408, "upload-timeout", "The upload took too long"),
+    UploadTooLargeError: HttpError(413, "upload-too-large", "The upload has too many bytes"),
+    ImageTooLargeError: HttpError(413, "image-too-large", "The image has too many pixels"),
+    UnsupportedMediaError: HttpError(415, "unsupported-media", "The upload is not a supported image"),
+    ClientDisconnectedError: HttpError(CLIENT_CLOSED_REQUEST, "client-disconnected", "The client left"),
+    OverloadedError: HttpError(429, "overloaded", "The server has no room for the request", 1),
+    EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
+    NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),
+    DeadlineExceededError: HttpError(504, "deadline-exceeded", "The request was not finished in time"),
+    ForwardError: HttpError(500, "forward-failed", "The model failed"),
+    NonFiniteDepthError: HttpError(500, "non-finite-depth", "The model gave no finite depth"),
+    EngineStoppedError: HttpError(503, "engine-stopped", "The engine stopped", 5),
+    DepthServerError: HttpError(500, "internal", "Internal error"),
+}
+"""The only place where an error gets its status. A class not listed is answered like its nearest listed base."""
+
+
+def http_error(error_type: type[DepthServerError]) -> HttpError:
+    """Find the row of an error class, or that of its nearest listed base."""
+    return next(HTTP_ERRORS[base] for base in error_type.__mro__ if base in HTTP_ERRORS)
+
+
+def outcome_of(status: int) -> Outcome:
+    """Classify an HTTP status for the metrics."""
+    if status < 400:
+        return Outcome.SUCCESS
+    if status == 429:
+        return Outcome.REJECTED
+    if status == 503:
+        return Outcome.UNAVAILABLE
+    return Outcome.INVALID if status < 500 else Outcome.FAILED

@@ -1,0 +1,52 @@
+"""Turns errors into `application/problem+json` (RFC 9457), by the one table in `errors`."""
+
+from http import HTTPStatus
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from depth_server.errors import PROBLEM_MEDIA_TYPE, CapacityError, DepthServerError, http_error
+from depth_server.health import HealthReport
+
+
+def problem_response(error: DepthServerError, report: HealthReport | None = None) -> Response:
+    """Answer an error.
+
+    Args:
+        error: What happened.
+        report: Added as `state` where the server's state is the reason.
+    """
+    row = http_error(type(error))
+    retry_after = row.retry_after_seconds
+    if isinstance(error, CapacityError) and error.retry_after_seconds is not None:
+        retry_after = error.retry_after_seconds
+    body: dict[str, object] = {"type": row.type, "title": row.title, "status": row.status, "detail": str(error)}
+    if report is not None:
+        body["state"] = report.state.value
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return Response(orjson.dumps(body), row.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let every error answer of the application be a problem document."""
+
+    def answer_own(_: Request, error: Exception) -> Response:
+        if not isinstance(error, DepthServerError):
+            raise error
+        return problem_response(error)
+
+    def answer_http(_: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        title = HTTPStatus(error.status_code).phrase
+        body = {"type": "about:blank", "title": title, "status": error.status_code, "detail": error.detail}
+        return Response(orjson.dumps(body), error.status_code, error.headers, PROBLEM_MEDIA_TYPE)
+
+    def answer_unexpected(_: Request, error: Exception) -> Response:
+        # Starlette raises it again after this answer, and uvicorn logs it with its traceback.
+        return problem_response(DepthServerError(f"unexpected {type(error).__name__}; the server's log has more"))
+
+    app.add_exception_handler(DepthServerError, answer_own)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(Exception, answer_unexpected)

@@ -1,0 +1,155 @@
+"""Reads the one file of a multipart form from a streamed body, counting every byte before it is kept.
+
+Starlette's form parser spools to disk and limits only what is no file, so this feeds `python-multipart` itself.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import python_multipart
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from depth_server.errors import InvalidRequestError, UnsupportedMediaError
+
+FILE_FIELD: Final = "file"
+"""Name of the form field that carries the image."""
+
+MAX_PARTS: Final = 8
+"""Parts of a form; only one is used."""
+
+MAX_HEADER_BYTES: Final = 8 * 1024
+"""Bytes of the headers of one part."""
+
+
+class FormFileParser:
+    """Incremental parser of `multipart/form-data` that keeps the first part called `file`.
+
+    Args:
+        content_type: The request's header `Content-Type`.
+
+    Raises:
+        UnsupportedMediaError: Not a multipart form.
+        InvalidRequestError: No usable boundary.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        media_type, options = parse_options_header(content_type)
+        if media_type.lower() != b"multipart/form-data":
+            given = media_type.decode("latin-1") or "nothing"
+            message = f"the body is {given}, expected multipart/form-data with the field {FILE_FIELD!r}"
+            raise UnsupportedMediaError(message)
+        boundary = options.get(b"boundary")
+        if not boundary:
+            message = "the header Content-Type has no multipart boundary"
+            raise InvalidRequestError(message)
+        self._file: bytearray | None = None
+        self._is_file_part = False
+        self._complete = False
+        self._parts = 0
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._header_bytes = 0
+        self._field_name: bytes | None = None
+        try:
+            self._parser = python_multipart.MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._add_header_name,
+                    "on_header_value": self._add_header_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._add_data,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            message = "the multipart boundary is not valid"
+            raise InvalidRequestError(message) from error
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            InvalidRequestError: The multipart framing is damaged.
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            message = "the multipart body is damaged"
+            raise InvalidRequestError(message) from error
+
+    def finish(self) -> bytes:
+        """Return the file after the last chunk.
+
+        Raises:
+            InvalidRequestError: The body ended early or has no such field.
+        """
+        if self._file is None:
+            message = f"the form has no field {FILE_FIELD!r}; send the image as multipart field {FILE_FIELD!r}"
+            raise InvalidRequestError(message)
+        if not self._complete:
+            message = "the multipart body ends before its closing boundary"
+            raise InvalidRequestError(message)
+        return bytes(self._file)
+
+    def _begin_part(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            message = f"the form has more than {MAX_PARTS} parts"
+            raise InvalidRequestError(message)
+        self._is_file_part = False
+        self._header_bytes = 0
+        self._field_name = None
+
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._header_name += data[start:end]
+
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
+        self._header_value += data[start:end]
+
+    def _count_header(self, count: int) -> None:
+        self._header_bytes += count
+        if self._header_bytes > MAX_HEADER_BYTES:
+            message = f"the headers of a form part have more than {MAX_HEADER_BYTES} bytes"
+            raise InvalidRequestError(message)
+
+    def _end_header(self) -> None:
+        if bytes(self._header_name).lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._header_value))
+            self._field_name = options.get(b"name")
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _end_headers(self) -> None:
+        if self._field_name == FILE_FIELD.encode() and self._file is None:
+            self._is_file_part = True
+            self._file = bytearray()
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file_part and self._file is not None:
+            self._file += memoryview(data)[start:end]
+
+    def _end(self) -> None:
+        self._complete = True
+
+
+async def read_form_file(content_type: str, body: AsyncIterator[bytes], count: Callable[[int], None]) -> bytes:
+    """Read the file of a form.
+
+    Args:
+        content_type: The request's header `Content-Type`.
+        body: Chunks of the body.
+        count: Called with the size of each chunk before it is kept; raises to refuse the rest.
+
+    Raises:
+        InvalidRequestError, UnsupportedMediaError: See `FormFileParser`.
+    """
+    parser = FormFileParser(content_type)
+    async for chunk in body:
+        count(len(chunk))
+        parser.feed(chunk)
+    return parser.finish()
