@@ -1,0 +1,1 @@
+"""The API as the operator sees it: types, names, conditions. Pure."""
