@@ -85,17 +85,20 @@ class DinoV2Backbone(nn.Module):
     Args:
         spec: Dimensions of the variant.
         layers: Indices of the blocks, ascending.
+        final_norm_eps: Epsilon of the LayerNorm on the outputs.
     """
 
-    def __init__(self, spec: VariantSpec, layers: Sequence[int]) -> None:
+    def __init__(self, spec: VariantSpec, layers: Sequence[int], final_norm_eps: float) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.vit: Any = timm.create_model(
+        vit: Any = timm.create_model(
             spec.timm_name,
             img_size=POS_EMBED_GRID * PATCH_SIZE,
             num_classes=0,
             dynamic_img_size=True,
         )
+        vit.norm.eps = final_norm_eps
+        self.vit = vit
         self.position_embedding = PositionEmbedding()
 
     def cast(self, dtype: torch.dtype) -> None:

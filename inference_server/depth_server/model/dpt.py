@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 torch's own convention
 from torch import Tensor, nn
 
 from depth_server.model.layout import HEAD_HIDDEN_CHANNELS
-from depth_server.model.variants import PATCH_SIZE, VariantSpec
+from depth_server.model.variants import PATCH_SIZE, FamilySpec, OutputActivation, VariantSpec
 
 
 class ReassembleLayer(nn.Module):
@@ -92,32 +92,59 @@ class FeatureFusionLayer(nn.Module):
         return F.interpolate(hidden, size=size, mode="bilinear", align_corners=True)
 
 
-class DepthEstimationHead(nn.Module):
-    """Last convolutions: features at half the resolution to one non-negative value per pixel."""
+class OutputConvolutions(nn.Module):
+    """Two convolutions to one channel, (B, C, H, W) to (B, 1, H, W), before the activation."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        self.hidden = nn.Conv2d(channels, HEAD_HIDDEN_CHANNELS, kernel_size=3, padding=1)
+        self.output = nn.Conv2d(HEAD_HIDDEN_CHANNELS, 1, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute one value per pixel."""
+        value: Tensor = self.output(F.relu(self.hidden(features)))
+        return value
+
+
+class DepthEstimationHead(nn.Module):
+    """Last convolutions: features at half the resolution to depth and, where the family has it, sky."""
+
+    def __init__(self, features: int, traits: FamilySpec) -> None:
+        super().__init__()
+        self.activation = traits.activation
+        self.max_depth = traits.max_depth
         self.conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(features // 2, HEAD_HIDDEN_CHANNELS, kernel_size=3, padding=1)
-        self.conv3 = nn.Conv2d(HEAD_HIDDEN_CHANNELS, 1, kernel_size=1)
+        self.depth = OutputConvolutions(features // 2)
+        self.sky = OutputConvolutions(features // 2) if traits.layout.has_sky_head else None
 
     def keep_output_in_fp32(self) -> None:
         """Hold the last two convolutions in fp32: 8 or 11 bits of mantissa show as steps on smooth surfaces."""
-        self.conv2.float()
-        self.conv3.float()
+        self.depth.float()
+        if self.sky is not None:
+            self.sky.float()
 
-    def forward(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
-        """Map (B, C, h, w) to depth, (B, *size), in the type of the last convolutions."""
-        hidden = self.conv1(hidden).to(self.conv2.weight.dtype)
+    def forward(self, hidden: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Map (B, C, h, w) to depth and, if there is a head for it, sky, each (B, *size).
+
+        Both come in the type of the last convolutions. Sky is non-negative; see `SKY_THRESHOLD`.
+        """
+        hidden = self.conv1(hidden).to(self.depth.hidden.weight.dtype)
         hidden = F.interpolate(hidden, size=size, mode="bilinear", align_corners=True)
-        depth = F.relu(self.conv3(F.relu(self.conv2(hidden))))
-        return depth.squeeze(1)
+        depth = activate(self.depth(hidden), self.activation, self.max_depth).squeeze(1)
+        return (depth,) if self.sky is None else (depth, F.relu(self.sky(hidden)).squeeze(1))
+
+
+def activate(value: Tensor, activation: OutputActivation, max_depth: float) -> Tensor:
+    """Turn the last convolution's output into depth; none of the three gives a negative value."""
+    if activation is OutputActivation.SIGMOID:
+        return torch.sigmoid(value) * max_depth
+    return torch.exp(value) if activation is OutputActivation.EXP else F.relu(value)
 
 
 class DPTHead(nn.Module):
     """Reassemble, fuse from coarse to fine, estimate depth."""
 
-    def __init__(self, spec: VariantSpec) -> None:
+    def __init__(self, spec: VariantSpec, traits: FamilySpec) -> None:
         super().__init__()
         self.reassemble = reassemble_layers(spec)
         self.adapters = nn.ModuleDict(
@@ -129,27 +156,27 @@ class DPTHead(nn.Module):
         self.fusion = nn.ModuleDict(
             {f"layer{level}": FeatureFusionLayer(spec.features, has_coarser=level < 4) for level in range(1, 5)}
         )
-        self.estimation = DepthEstimationHead(spec.features)
+        self.estimation = DepthEstimationHead(spec.features, traits)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute depth from the backbone's feature maps.
 
         Args:
             features: Four (B, D, h, w) maps, shallowest block first.
 
         Returns:
-            (B, 14 * h, 14 * w).
+            Depth and, if the family has a head for it, sky, each (B, 14 * h, 14 * w).
         """
         rows, columns = features[0].shape[-2:]
         levels = [
             adapter(reassemble(feature))
             for adapter, reassemble, feature in zip(self.adapters.values(), self.reassemble, features, strict=True)
         ]
-        fused: torch.Tensor | None = None
+        fused: Tensor | None = None
         for index in (3, 2, 1, 0):
             finer = levels[index - 1] if index > 0 else None
             height, width = levels[index].shape[-2:]
             size = (2 * height, 2 * width) if finer is None else (finer.shape[-2], finer.shape[-1])
             fused = self.fusion[f"layer{index + 1}"](levels[index], fused, size)
-        depth: Tensor = self.estimation(fused, (rows * PATCH_SIZE, columns * PATCH_SIZE))
-        return depth
+        maps: tuple[Tensor, ...] = self.estimation(fused, (rows * PATCH_SIZE, columns * PATCH_SIZE))
+        return maps

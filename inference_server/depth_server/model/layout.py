@@ -1,23 +1,28 @@
 """Key layout of the official checkpoints, as data, and its mapping to this package's modules.
 
-Source: state dict of `DepthAnythingV2` (`depth_anything_v2/dpt.py`), which equals that of the first family: a flat
-mapping, 239 keys for ViT-S and ViT-B, 407 for ViT-L.
+Sources: state dict of `DepthAnythingV2` (`depth_anything_v2/dpt.py`), which equals that of the first family: a flat
+mapping, 239 keys for ViT-S and ViT-B, 407 for ViT-L. Depth Anything 3: `model/dpt.py` and
+`model/dinov2/vision_transformer.py` under the names that `api.py` gives them: 406 keys.
 """
 
 import re
 from typing import Final
 
-from depth_server.model.variants import PATCH_SIZE, POS_EMBED_GRID, VARIANTS, ModelVariant, VariantSpec
+from depth_server.model.variants import (
+    FAMILIES,
+    PATCH_SIZE,
+    POS_EMBED_GRID,
+    VARIANTS,
+    ModelFamily,
+    ModelVariant,
+    VariantSpec,
+)
 
 Shape = tuple[int, ...]
 
-BACKBONE_PREFIX: Final = "pretrained."
-"""Prefix of the backbone's keys; what follows equals timm's names."""
-
-HEAD_PREFIX: Final = "depth_head."
-"""Prefix of the DPT head's keys."""
-
-UNUSED_KEYS: Final = re.compile(r"pretrained\.mask_token|depth_head\.scratch\.refinenet4\.resConfUnit1\..*")
+UNUSED_KEYS: Final = re.compile(
+    r"(model\.backbone\.)?pretrained\.mask_token|(depth_head|model\.head)\.scratch\.refinenet4\.resConfUnit1\..*"
+)
 """Keys no forward pass reads: the token of masked pre-training, and the residual unit for the second input of the
 coarsest fusion stage, which has one input only. A file may carry or lack them."""
 
@@ -32,16 +37,31 @@ _HEAD_RENAMES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"scratch\.refinenet(\d)\.resConfUnit1\.conv(\d)\."), r"fusion.layer\1.lateral_unit.conv\2."),
     (re.compile(r"scratch\.refinenet(\d)\.resConfUnit2\.conv(\d)\."), r"fusion.layer\1.output_unit.conv\2."),
     (re.compile(r"scratch\.output_conv1\."), "estimation.conv1."),
-    (re.compile(r"scratch\.output_conv2\.0\."), "estimation.conv2."),
-    (re.compile(r"scratch\.output_conv2\.2\."), "estimation.conv3."),
+    (re.compile(r"scratch\.output_conv2\.0\."), "estimation.depth.hidden."),
+    (re.compile(r"scratch\.output_conv2\.2\."), "estimation.depth.output."),
+    (re.compile(r"scratch\.sky_output_conv2\.0\."), "estimation.sky.hidden."),
+    (re.compile(r"scratch\.sky_output_conv2\.2\."), "estimation.sky.output."),
 )
+"""Official names of the head's parts and ours."""
+
+_PREFIXES: Final = tuple(
+    dict.fromkeys(
+        (prefix, ours)
+        for traits in FAMILIES.values()
+        for prefix, ours in (
+            (traits.layout.backbone_prefix, "backbone.vit."),
+            (traits.layout.head_prefix, "head."),
+        )
+    )
+)
+"""Prefixes of all families and ours."""
 
 
 def module_key(official_key: str) -> str:
     """Translate an official key into the name of the parameter in `DepthAnything`.
 
     Args:
-        official_key: A key of `official_layout`.
+        official_key: A key of `official_layout`, of any family.
 
     Returns:
         For example `head.fusion.layer1.projection.weight` for `depth_head.scratch.refinenet1.out_conv.weight`.
@@ -49,22 +69,40 @@ def module_key(official_key: str) -> str:
     Raises:
         KeyError: The key is not part of the official layout.
     """
-    if official_key.startswith(BACKBONE_PREFIX):
-        return "backbone.vit." + official_key.removeprefix(BACKBONE_PREFIX)
-    rest = official_key.removeprefix(HEAD_PREFIX)
-    for pattern, replacement in _HEAD_RENAMES:
-        renamed, count = pattern.subn(replacement, rest)
-        if count:
-            return "head." + renamed
+    for prefix, ours in _PREFIXES:
+        if not official_key.startswith(prefix):
+            continue
+        rest = official_key.removeprefix(prefix)
+        if ours != "head.":
+            return ours + rest
+        for pattern, replacement in _HEAD_RENAMES:
+            renamed, count = pattern.subn(replacement, rest)
+            if count:
+                return ours + renamed
     raise KeyError(official_key)
 
 
-def official_layout(variant: ModelVariant) -> dict[str, Shape]:
-    """List every key of an official file of the variant with its shape, unused keys included."""
-    spec = VARIANTS[variant]
+def official_layout(variant: ModelVariant, family: ModelFamily = ModelFamily.DEPTH_ANYTHING_V2) -> dict[str, Shape]:
+    """List every key of an official file with its shape.
+
+    Args:
+        variant: Size of the backbone.
+        family: Its file; those of the first two generations are laid out alike.
+
+    Returns:
+        Unused keys included where the official file has them.
+    """
+    spec, layout = VARIANTS[variant], FAMILIES[family].layout
     return {
-        **{BACKBONE_PREFIX + key: shape for key, shape in _backbone_layout(spec).items()},
-        **{HEAD_PREFIX + key: shape for key, shape in _head_layout(spec).items()},
+        key: shape
+        for key, shape in {
+            **{layout.backbone_prefix + key: shape for key, shape in _backbone_layout(spec).items()},
+            **{
+                layout.head_prefix + key: shape
+                for key, shape in _head_layout(spec, has_sky_head=layout.has_sky_head).items()
+            },
+        }.items()
+        if layout.has_unused or not UNUSED_KEYS.fullmatch(key)
     }
 
 
@@ -93,7 +131,7 @@ def _backbone_layout(spec: VariantSpec) -> dict[str, Shape]:
     return {**layout, **_affine("norm", (width,), width)}
 
 
-def _head_layout(spec: VariantSpec) -> dict[str, Shape]:
+def _head_layout(spec: VariantSpec, *, has_sky_head: bool) -> dict[str, Shape]:
     channels, features = spec.out_channels, spec.features
     layout: dict[str, Shape] = {}
     for index, out in enumerate(channels):
@@ -111,8 +149,9 @@ def _head_layout(spec: VariantSpec) -> dict[str, Shape]:
             for conv in ("conv1", "conv2"):
                 layout |= _affine(f"{stage}{unit}.{conv}", (features, features, 3, 3), features)
     layout |= _affine("scratch.output_conv1", (features // 2, features, 3, 3), features // 2)
-    layout |= _affine("scratch.output_conv2.0", (HEAD_HIDDEN_CHANNELS, features // 2, 3, 3), HEAD_HIDDEN_CHANNELS)
-    layout |= _affine("scratch.output_conv2.2", (1, HEAD_HIDDEN_CHANNELS, 1, 1), 1)
+    for name in ("output_conv2", "sky_output_conv2") if has_sky_head else ("output_conv2",):
+        layout |= _affine(f"scratch.{name}.0", (HEAD_HIDDEN_CHANNELS, features // 2, 3, 3), HEAD_HIDDEN_CHANNELS)
+        layout |= _affine(f"scratch.{name}.2", (1, HEAD_HIDDEN_CHANNELS, 1, 1), 1)
     return layout
 
 

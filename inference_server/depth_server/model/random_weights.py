@@ -13,14 +13,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from depth_server.model.layout import Shape, official_layout
-from depth_server.model.variants import ModelVariant
+from depth_server.model.variants import ModelFamily, ModelVariant
 from depth_server.model.weights_file import WEIGHTS_SUFFIXES
 
-OUTPUT_WEIGHT: Final = "depth_head.scratch.output_conv2.2.weight"
-"""Last convolution; made non-negative so that the ReLU after it does not cut the map to zeros."""
+OUTPUT_WEIGHT: Final = ".scratch.output_conv2.2.weight"
+"""End of the last convolution's key; made non-negative so that a ReLU after it does not cut the map to zeros."""
 
-TRANSPOSED_WEIGHTS: Final = ("depth_head.resize_layers.0.weight", "depth_head.resize_layers.1.weight")
-"""Transposed convolutions, kernel = stride: an output pixel sums over the input channels, the first axis, once."""
+TRANSPOSED_WEIGHTS: Final = (".resize_layers.0.weight", ".resize_layers.1.weight")
+"""Ends of the keys of transposed convolutions, kernel = stride: an output pixel sums over the input channels, the first
+axis, once."""
 
 NORM_SPREAD: Final = 0.1
 """Deviation of LayerNorm's weights from 1, of its biases from 0 and of all other biases from 0."""
@@ -32,21 +33,26 @@ TOKEN_SPREAD: Final = 0.5
 """Deviation of the CLS token and of position embeddings: large enough that wrong positions change the depth."""
 
 
-def random_state_dict(variant: ModelVariant, seed: int) -> dict[str, NDArray[np.float32]]:
+def random_state_dict(
+    variant: ModelVariant, seed: int, family: ModelFamily = ModelFamily.DEPTH_ANYTHING_V2
+) -> dict[str, NDArray[np.float32]]:
     """Draw every tensor of the official layout, unused ones included.
 
     Each tensor depends on the seed and its own name only, not on the order, on torch or on the number of threads.
     """
-    return {key: _random_tensor(key, shape, seed) for key, shape in official_layout(variant).items()}
+    return {key: _random_tensor(key, shape, seed) for key, shape in official_layout(variant, family).items()}
 
 
-def write_random_weights(variant: ModelVariant, path: Path, seed: int) -> None:
+def write_random_weights(
+    variant: ModelVariant, path: Path, seed: int, family: ModelFamily = ModelFamily.DEPTH_ANYTHING_V2
+) -> None:
     """Write random weights; the file appears under its name only when it is complete.
 
     Args:
         variant: Variant to imitate.
         path: Target; its suffix, `.pth` or `.safetensors`, chooses the format.
         seed: The same seed gives the same numbers.
+        family: Whose layout to imitate; that of the first two generations is the same.
 
     Raises:
         ValueError: The suffix is neither.
@@ -55,7 +61,7 @@ def write_random_weights(variant: ModelVariant, path: Path, seed: int) -> None:
     if path.suffix not in WEIGHTS_SUFFIXES:
         message = f"{path}: the name must end with {' or '.join(WEIGHTS_SUFFIXES)}"
         raise ValueError(message)
-    state = random_state_dict(variant, seed)
+    state = random_state_dict(variant, seed, family)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -76,7 +82,7 @@ def _random_tensor(key: str, shape: Shape, seed: int) -> NDArray[np.float32]:
     array = rng.standard_normal(shape, dtype=np.float32)
     array *= np.float32(deviation)
     array += np.float32(mean)
-    return np.fabs(array, out=array) if key == OUTPUT_WEIGHT else array
+    return np.fabs(array, out=array) if key.endswith(OUTPUT_WEIGHT) else array
 
 
 def _distribution(key: str, shape: Shape) -> tuple[float, float]:
@@ -87,9 +93,9 @@ def _distribution(key: str, shape: Shape) -> tuple[float, float]:
         return 1.0, NORM_SPREAD
     if key.endswith(".bias"):
         return 0.0, NORM_SPREAD
-    if key == OUTPUT_WEIGHT:
+    if key.endswith(OUTPUT_WEIGHT):
         return 0.0, 1 / math.prod(shape[1:])
     if key.endswith(".weight"):
-        inputs = shape[0] if key in TRANSPOSED_WEIGHTS else math.prod(shape[1:])
+        inputs = shape[0] if key.endswith(TRANSPOSED_WEIGHTS) else math.prod(shape[1:])
         return 0.0, 1 / math.sqrt(inputs)
     return 0.0, TOKEN_SPREAD

@@ -11,7 +11,7 @@ from torch import Tensor
 from depth_server.errors import StartupError, StartupReason
 from depth_server.model.depth_anything import DepthAnything
 from depth_server.model.layout import UNUSED_KEYS, Shape, module_key, official_layout
-from depth_server.model.variants import ModelSpec, ModelVariant
+from depth_server.model.variants import FAMILIES, VARIANTS, ModelFamily, ModelSpec, ModelVariant
 
 KEYS_IN_MESSAGE: Final = 3
 """How many keys an error message names."""
@@ -29,7 +29,7 @@ def load_depth_anything(path: Path, spec: ModelSpec) -> DepthAnything:
             `ModelMismatch` if it holds another variant.
     """
     state = read_state_dict(path)
-    check_layout({key: tuple(tensor.shape) for key, tensor in state.items()}, spec.variant, path)
+    check_layout({key: tuple(tensor.shape) for key, tensor in state.items()}, spec.variant, path, spec.family)
     integral = [key for key, tensor in state.items() if not tensor.is_floating_point()]
     if integral:
         raise _invalid(path, f"{_listed(integral)} not of a floating-point type")
@@ -63,40 +63,59 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def check_layout(shapes: Mapping[str, Shape], variant: ModelVariant, path: Path) -> None:
-    """Compare a file's keys and shapes with the official layout of the declared variant.
+def check_layout(
+    shapes: Mapping[str, Shape],
+    variant: ModelVariant,
+    path: Path,
+    family: ModelFamily = ModelFamily.DEPTH_ANYTHING_V2,
+) -> None:
+    """Compare a file's keys and shapes with the official layout of the declared model.
 
     Args:
         shapes: Shape of every tensor in the file, by key.
         variant: Declared variant.
         path: Named in messages.
+        family: Declared family.
 
     Raises:
-        StartupError: `ModelMismatch` if the file looks like another variant, else `WeightsInvalid`.
+        StartupError: `ModelMismatch` if the file looks like another model, else `WeightsInvalid`.
     """
+    others = families_laid_out_as(shapes)
+    if others and family not in others:
+        message = (
+            f"{path} is laid out as {' or '.join(others)}, the declared family is {family}; correct "
+            "DEPTH_SERVER_MODEL_FAMILY or the file"
+        )
+        raise StartupError(StartupReason.MODEL_MISMATCH, message)
     found = detect_variant(shapes)
     if found is not None and found is not variant:
         message = f"{path} holds {found}, the declared variant is {variant}; correct the variant or the file"
         raise StartupError(StartupReason.MODEL_MISMATCH, message)
-    expected = official_layout(variant)
+    expected = official_layout(variant, family)
     missing = [key for key in expected if key not in shapes and not UNUSED_KEYS.fullmatch(key)]
     if missing:
         raise _invalid(path, f"{_listed(missing)} missing from the layout of {variant}")
-    unexpected = [key for key in shapes if key not in expected]
+    unexpected = [key for key in shapes if key not in expected and not UNUSED_KEYS.fullmatch(key)]
     if unexpected:
         raise _invalid(path, f"{_listed(unexpected)} not part of the layout of {variant}")
     for key, shape in shapes.items():
-        if shape != expected[key]:
+        if key in expected and shape != expected[key]:
             raise _invalid(path, f"{key} has the shape {list(shape)}, {variant} needs {list(expected[key])}")
 
 
 def detect_variant(shapes: Mapping[str, Shape]) -> ModelVariant | None:
     """Tell by the width of the tokens which variant a file holds; None if it is none of ours."""
-    for variant in ModelVariant:
-        key = "pretrained.cls_token"
-        if shapes.get(key) == official_layout(variant)[key]:
-            return variant
+    for traits in FAMILIES.values():
+        shape = shapes.get(traits.layout.backbone_prefix + "cls_token")
+        for variant, dimensions in VARIANTS.items():
+            if shape == (1, 1, dimensions.embed_dim):
+                return variant
     return None
+
+
+def families_laid_out_as(shapes: Mapping[str, Shape]) -> list[ModelFamily]:
+    """List the families whose files name the backbone as this one does; none if it is no file of ours."""
+    return [family for family, traits in FAMILIES.items() if traits.layout.backbone_prefix + "cls_token" in shapes]
 
 
 def _invalid(path: Path, message: str) -> StartupError:

@@ -48,17 +48,25 @@ def verify_weights_file(path: Path, sha256: str, family: ModelFamily) -> None:
         logger.warning("%s: %s", path, warning)
 
 
+_TELLING_NAMES: Final = (
+    ("depth_anything_v2_metric_hypersim", ModelFamily.DEPTH_ANYTHING_V2_METRIC_HYPERSIM),
+    ("depth_anything_v2_metric_vkitti", ModelFamily.DEPTH_ANYTHING_V2_METRIC_VKITTI),
+    ("depth_anything_v2", ModelFamily.DEPTH_ANYTHING_V2),
+    ("depth_anything_vit", ModelFamily.DEPTH_ANYTHING),
+    ("da3mono", ModelFamily.DEPTH_ANYTHING_3_MONO),
+    ("da3metric", ModelFamily.DEPTH_ANYTHING_3_METRIC),
+)
+"""Parts of official file and repository names, the longer first, and the family that they tell."""
+
+
 def name_warning(file_name: str, family: ModelFamily) -> str | None:
-    """Compare a file's name with the declared family: files of both families have the same keys.
+    """Compare a file's name with the declared family: files of several families have the same keys.
 
     Returns:
         What looks wrong, or None.
     """
-    if "depth_anything_v2_metric" in file_name:
-        return "the name says metric depth, which is not supported: the output would be wrong"
-    looks_like_v2 = "depth_anything_v2" in file_name
-    if looks_like_v2 and family is ModelFamily.DEPTH_ANYTHING:
-        return f"the name says {ModelFamily.DEPTH_ANYTHING_V2}, the declared family is {family}"
-    if "depth_anything_vit" in file_name and family is ModelFamily.DEPTH_ANYTHING_V2:
-        return f"the name says {ModelFamily.DEPTH_ANYTHING}, the declared family is {family}"
+    lowered = file_name.lower()
+    for part, told in _TELLING_NAMES:
+        if part in lowered:
+            return None if told is family else f"the name says {told}, the declared family is {family}"
     return None
