@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from depth_server.access import add_access_control, build_face_blur
 from depth_server.admission import Admission
 from depth_server.engine import Engine, ModelInfo
 from depth_server.errors import StartupError, StartupReason
@@ -49,6 +50,9 @@ def create_app(
         health: State, shared with the engine's crash handler.
         admission: Bounds, shared with whoever drains.
         on_startup_failure: Called on the event loop if the engine cannot start; the process is then of no use.
+
+    Raises:
+        StartupError: `InvalidSettings`: keys or the face detector cannot be read.
     """
     version = server_version()
     metrics = ServerMetrics(CollectorRegistry())
@@ -59,8 +63,15 @@ def create_app(
         precision=settings.precision,
     )
     codecs = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
+    faces = build_face_blur(settings, metrics.observe_faces)
     predictor = Predictor(
-        settings=settings, engine=engine, health=health, admission=admission, metrics=metrics, codecs=codecs
+        settings=settings,
+        engine=engine,
+        health=health,
+        admission=admission,
+        metrics=metrics,
+        codecs=codecs,
+        faces=faces,
     )
 
     def on_loaded(model: ModelInfo) -> None:
@@ -77,7 +88,7 @@ def create_app(
             logger.exception("the engine could not start")
             failure = StartupError(StartupReason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         else:
-            metrics.expose_load(engine, admission)
+            metrics.expose_load(engine, admission, with_faces=faces is not None)
             if health.advance(HealthState.READY, "requests are served"):
                 logger.info("ready")
             return
@@ -91,6 +102,8 @@ def create_app(
         starting.cancel()
         await asyncio.to_thread(engine.close, "the server stops")
         codecs.shutdown(wait=False, cancel_futures=True)
+        if faces is not None:
+            faces.close()
 
     # No pages for people: they would load their scripts from another host. The schema is at /openapi.json.
     app = FastAPI(title="Depth Serving", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -107,4 +120,5 @@ def create_app(
             )
         )
     )
+    add_access_control(app, settings, metrics.count_refused)
     return app

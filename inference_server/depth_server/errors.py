@@ -8,11 +8,16 @@ DepthServerError
 │   ├── UploadTooLargeError      too many bytes
 │   ├── ImageTooLargeError       too many pixels
 │   ├── UploadTimeoutError       the body came too slowly
-│   └── ClientDisconnectedError  nobody waits for the answer any more
+│   ├── ClientDisconnectedError  nobody waits for the answer any more
+│   └── AccessError              the client may not do this
+│       ├── UnauthenticatedError no valid credentials
+│       └── ForbiddenError       valid credentials that do not suffice
 ├── CapacityError                the same request may succeed later
 │   ├── OverloadedError          the queue is full
 │   ├── EngineMemoryError        the device had no memory for this image
 │   ├── NotReadyError            starting, draining or failed
+│   ├── CredentialsUnavailableError  credentials cannot be verified at the moment
+│   ├── FaceDetectionError       faces could not be looked for
 │   └── DeadlineExceededError    accepted, but not finished in time
 ├── EngineError                  the server's fault
 │   ├── ForwardError             the forward pass raised
@@ -62,6 +67,26 @@ class ClientDisconnectedError(RequestError):
     """The client closed the connection before its answer was ready."""
 
 
+class AccessError(RequestError):
+    """The client may not do this.
+
+    Attributes:
+        challenge: Value of the header `WWW-Authenticate` (RFC 9110 section 11.6.1).
+    """
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class UnauthenticatedError(AccessError):
+    """There are no credentials, or they are not valid."""
+
+
+class ForbiddenError(AccessError):
+    """The credentials are valid and do not suffice."""
+
+
 class CapacityError(DepthServerError):
     """The same request may succeed later.
 
@@ -84,6 +109,14 @@ class EngineMemoryError(CapacityError):
 
 class NotReadyError(CapacityError):
     """The server starts, drains or has failed."""
+
+
+class CredentialsUnavailableError(CapacityError):
+    """Credentials cannot be verified at the moment: there are no keys to do it with."""
+
+
+class FaceDetectionError(CapacityError):
+    """Faces could not be looked for, so the image must not be used."""
 
 
 class DeadlineExceededError(CapacityError):
@@ -184,6 +217,8 @@ CLIENT_CLOSED_REQUEST: Final = 499
 HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
     InvalidRequestError: HttpError(400, "invalid-request", "The request is not a multipart form with a file"),
     InvalidImageError: HttpError(400, "invalid-image", "The image cannot be decoded"),
+    UnauthenticatedError: HttpError(401, "unauthenticated", "Valid credentials are needed"),
+    ForbiddenError: HttpError(403, "forbidden", "The credentials do not suffice"),
     UploadTimeoutError: HttpError(408, "upload-timeout", "The upload took too long"),
     UploadTooLargeError: HttpError(413, "upload-too-large", "The upload has too many bytes"),
     ImageTooLargeError: HttpError(413, "image-too-large", "The image has too many pixels"),
@@ -192,6 +227,8 @@ HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
     OverloadedError: HttpError(429, "overloaded", "The server has no room for the request", 1),
     EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
     NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),
+    CredentialsUnavailableError: HttpError(503, "credentials-unavailable", "Credentials cannot be verified", 5),
+    FaceDetectionError: HttpError(503, "face-detection-failed", "Faces could not be looked for", 5),
     DeadlineExceededError: HttpError(504, "deadline-exceeded", "The request was not finished in time"),
     ForwardError: HttpError(500, "forward-failed", "The model failed"),
     NonFiniteDepthError: HttpError(500, "non-finite-depth", "The model gave no finite depth"),

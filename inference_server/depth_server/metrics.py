@@ -111,16 +111,47 @@ class ServerMetrics:
             "postprocess": _histogram("postprocess", "Resize to the source, quantise and encode."),
         }
 
+        self._face_duration = _histogram("face_detection", "Find and blur the faces of one image.")
+        self._faces = Counter("depth_server_faces_blurred_total", "Faces that were made unrecognisable.", registry=None)
+        self._refused = Counter(
+            "depth_server_access_refused_total",
+            "Requests refused before anything was read of them, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self._slow_clients = Counter(
+            "depth_server_slow_clients_total",
+            "Connections closed because their client was too slow, by what it was slow at.",
+            ("phase",),
+            registry=registry,
+        )
+
     def set_info(self, *, version: str, model: str, device: str, precision: str) -> None:
         """Tell what runs, in place of what was told before."""
         self._info.clear()
         self._info.labels(version, model, device, precision).set(1)
 
-    def expose_load(self, engine: Engine, admission: Admission) -> None:
-        """Let scrapes see the load; called once, when the warm-up is over."""
+    def expose_load(self, engine: Engine, admission: Admission, *, with_faces: bool = False) -> None:
+        """Let scrapes see the load, and the face detection where it is on; called once, when the warm-up is over."""
         self.registry.register(EngineCollector(engine, admission))
         for metric in (self._requests, self._request_duration, *self._stages.values()):
             self.registry.register(metric)
+        if with_faces:
+            self.registry.register(self._face_duration)
+            self.registry.register(self._faces)
+
+    def observe_faces(self, seconds: float, faces: int) -> None:
+        """Record an image that was looked at for faces."""
+        self._face_duration.observe(seconds)
+        self._faces.inc(faces)
+
+    def count_refused(self, reason: str) -> None:
+        """Count a request that was refused for its credentials."""
+        self._refused.labels(reason).inc()
+
+    def count_slow_client(self, phase: str) -> None:
+        """Count a connection that was closed for its slowness."""
+        self._slow_clients.labels(phase).inc()
 
     def count_request(self, outcome: Outcome) -> None:
         """Count one offered request."""

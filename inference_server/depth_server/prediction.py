@@ -31,6 +31,7 @@ from depth_server.errors import (
     UploadTimeoutError,
     http_error,
 )
+from depth_server.faces import FaceBlur
 from depth_server.health import Health
 from depth_server.metrics import ServerMetrics
 from depth_server.postprocess import encode_png, quantise_depth, resize_depth
@@ -43,6 +44,23 @@ Result = TypeVar("Result")
 DISCARD_SECONDS: Final = 2.0
 """How long the rest of a refused body is read: a client that still sends may never see an answer that comes with a
 closed connection."""
+
+
+FACES_BLURRED_HEADER: Final = "X-Faces-Blurred"
+"""Header that tells how many faces were made unrecognisable; sent where they are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a successful request is answered with.
+
+    Attributes:
+        body: JSON, as `PredictResponse` documents it.
+        headers: Beside those of every answer.
+    """
+
+    body: bytes
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +97,25 @@ class RenderedDepth:
 
 def prepare_image(data: bytes, limits: ImageLimits, lower_bound: int, max_long_side: int) -> PreparedImage:
     """Decode, resize and normalise."""
+    image, seconds = decode_timed(data, limits)
+    return prepare_decoded(image, lower_bound, max_long_side, seconds)
+
+
+def decode_timed(data: bytes, limits: ImageLimits) -> tuple[NDArray[np.uint8], float]:
+    """Decode to (H, W, 3), RGB, and tell the seconds it took."""
     began = time.perf_counter()
     image = decode_image(data, limits)
+    return image, time.perf_counter() - began
+
+
+def prepare_decoded(
+    image: NDArray[np.uint8], lower_bound: int, max_long_side: int, decode_seconds: float
+) -> PreparedImage:
+    """Resize and normalise (H, W, 3), RGB."""
+    began = time.perf_counter()
     source = Size(image.shape[0], image.shape[1])
     pixel_values = preprocess(image, input_size(source, lower_bound, max_long_side))
-    return PreparedImage(pixel_values, source, time.perf_counter() - began)
+    return PreparedImage(pixel_values, source, decode_seconds + time.perf_counter() - began)
 
 
 def render_depth(depth: NDArray[np.float32], source: Size, *, align_corners: bool) -> RenderedDepth:
@@ -138,6 +170,7 @@ class Predictor:
         admission: Bounds in number and bytes.
         metrics: Told of every request.
         codecs: Threads for work on pixels.
+        faces: Makes faces unrecognisable before anything else sees the image; None leaves them.
     """
 
     def __init__(
@@ -149,6 +182,7 @@ class Predictor:
         admission: Admission,
         metrics: ServerMetrics,
         codecs: Executor,
+        faces: FaceBlur | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -156,14 +190,12 @@ class Predictor:
         self._admission = admission
         self._metrics = metrics
         self._codecs = codecs
+        self._faces = faces
         self._limits = ImageLimits(settings.max_pixels, settings.max_side_pixels)
         self.model: ModelInfo | None = None
 
-    async def predict(self, request: Request) -> bytes:
+    async def predict(self, request: Request) -> Answer:
         """Answer one request.
-
-        Returns:
-            JSON, as `PredictResponse` documents it.
 
         Raises:
             DepthServerError: See `errors.HTTP_ERRORS`.
@@ -185,7 +217,7 @@ class Predictor:
             self._metrics.count_request(outcome)
         return answer
 
-    async def _predict(self, request: Request, body: Body) -> bytes:
+    async def _predict(self, request: Request, body: Body) -> Answer:
         report, model = self._health.report, self.model
         if model is None or not report.accepts_requests:
             message = f"the server is in the state {report.state}: {report.detail}"
@@ -210,7 +242,7 @@ class Predictor:
             message = "the client left during its upload"
             raise ClientDisconnectedError(message) from error
 
-    async def _finish_in_time(self, request: Request, computation: Coroutine[Any, Any, bytes]) -> bytes:
+    async def _finish_in_time(self, request: Request, computation: Coroutine[Any, Any, Answer]) -> Answer:
         """Wait for the computation, its deadline or the client's departure, whichever comes first."""
         limit = self._settings.request_timeout_seconds
         work = asyncio.create_task(computation)
@@ -229,13 +261,11 @@ class Predictor:
             departure.cancel()
             await asyncio.gather(work, departure, return_exceptions=True)
 
-    async def _compute(self, data: bytes, permit: Permit, model: ModelInfo) -> bytes:
+    async def _compute(self, data: bytes, permit: Permit, model: ModelInfo) -> Answer:
         began = time.perf_counter()
-        settings = self._settings
-        preparation = self._in_pool(prepare_image, data, self._limits, settings.input_size, settings.max_long_side)
+        preparation = self._prepare(data, permit)
         del data
-        prepared = await preparation
-        permit.release_upload_bytes()
+        prepared, faces_blurred = await preparation
         height, width = prepared.pixel_values.shape[1:]
         permit.set_work_units(Size(height, width).work_units)
         result = await asyncio.wrap_future(self._engine.submit(prepared.pixel_values))
@@ -251,6 +281,7 @@ class Predictor:
                 "max": rendered.maximum,
                 "kind": model.kind,
                 "model": model.name,
+                **({} if faces_blurred is None else {"faces_blurred": faces_blurred}),
             }
         )
         self._metrics.observe_request(elapsed)
@@ -260,7 +291,24 @@ class Predictor:
             forward=result.forward_seconds,
             postprocess=rendered.seconds,
         )
-        return answer
+        return Answer(answer, {} if faces_blurred is None else {FACES_BLURRED_HEADER: str(faces_blurred)})
+
+    async def _prepare(self, data: bytes, permit: Permit) -> tuple[PreparedImage, int | None]:
+        """Return the image ready for the engine, and how many of its faces were blurred if they are looked for."""
+        sizes = (self._settings.input_size, self._settings.max_long_side)
+        if self._faces is None:
+            preparation = self._in_pool(prepare_image, data, self._limits, *sizes)
+            del data
+            prepared = await preparation
+            permit.release_upload_bytes()
+            return prepared, None
+        decoding = self._in_pool(decode_timed, data, self._limits)
+        del data
+        image, seconds = await decoding
+        permit.release_upload_bytes()
+        blurred = await self._faces.apply(image)
+        del image
+        return await self._in_pool(prepare_decoded, blurred.image, *sizes, seconds), blurred.faces
 
     def _in_pool(self, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._codecs, call, *args)

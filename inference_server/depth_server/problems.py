@@ -6,8 +6,9 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from depth_server.errors import PROBLEM_MEDIA_TYPE, CapacityError, DepthServerError, http_error
+from depth_server.errors import PROBLEM_MEDIA_TYPE, AccessError, CapacityError, DepthServerError, http_error
 from depth_server.health import HealthReport
+from depth_server.security_headers import SECURITY_HEADERS
 
 
 def problem_response(error: DepthServerError, report: HealthReport | None = None) -> Response:
@@ -25,6 +26,8 @@ def problem_response(error: DepthServerError, report: HealthReport | None = None
     if report is not None:
         body["state"] = report.state.value
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if isinstance(error, AccessError):
+        headers["WWW-Authenticate"] = error.challenge
     return Response(orjson.dumps(body), row.status, headers, PROBLEM_MEDIA_TYPE)
 
 
@@ -45,7 +48,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
     def answer_unexpected(_: Request, error: Exception) -> Response:
         # Starlette raises it again after this answer, and uvicorn logs it with its traceback.
-        return problem_response(DepthServerError(f"unexpected {type(error).__name__}; the server's log has more"))
+        response = problem_response(DepthServerError(f"unexpected {type(error).__name__}; the server's log has more"))
+        # And it answers outside of all middleware.
+        response.headers.update(SECURITY_HEADERS)
+        return response
 
     app.add_exception_handler(DepthServerError, answer_own)
     app.add_exception_handler(HTTPException, answer_http)

@@ -62,7 +62,8 @@ def build_router(services: Services) -> APIRouter:
         openapi_extra=PREDICT_BODY,
     )
     async def predict(request: Request) -> Response:
-        return Response(await services.predictor.predict(request), media_type="application/json")
+        answer = await services.predictor.predict(request)
+        return Response(answer.body, headers=answer.headers, media_type="application/json")
 
     @router.get(
         "/healthz",

@@ -23,6 +23,10 @@ class PredictResponse(BaseModel):
         description="Meaning of depth: relative_inverse is unitless, near is large, scale and shift are unknown."
     )
     model: str = Field(description="Name of the model, for example depth_anything_v2_vits14.")
+    faces_blurred: int | None = Field(
+        default=None,
+        description="Faces that were made unrecognisable before the model saw the image; absent where that is off.",
+    )
 
 
 class LiveResponse(BaseModel):

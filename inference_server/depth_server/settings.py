@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from depth_server.access_settings import AccessSettings
 from depth_server.errors import StartupError, StartupReason
 from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
 
@@ -50,7 +51,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """Everything that can be configured, in pixels, bytes and seconds.
 
     `load_settings` builds it; constructing it directly with keywords is for tests.
