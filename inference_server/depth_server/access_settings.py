@@ -100,10 +100,10 @@ class AccessSettings(BaseSettings):
     """Time for a request's line and headers to arrive, whatever arrives meanwhile."""
     body_grace_seconds: Duration = 5
     """Period over which the rate of a body is measured."""
-    min_body_bytes_per_second: int = Field(default=10 * 1024, ge=0)
-    """Least rate of a body in each such period; 0 allows any."""
-    write_timeout_seconds: Duration = 30
-    """How long a client may take nothing of its answer."""
+    answer_grace_seconds: Duration = 10
+    """Period over which the rate is measured at which a client takes its answer."""
+    min_client_bytes_per_second: int = Field(default=10 * 1024, ge=0)
+    """Least rate in each such period; 0 allows any."""
 
     @model_validator(mode="after")
     def _check_auth(self) -> Self:

@@ -107,6 +107,7 @@ def create_app(
 
     # No pages for people: they would load their scripts from another host. The schema is at /openapi.json.
     app = FastAPI(title="Depth Serving", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.metrics = metrics
     add_error_handlers(app)
     app.include_router(
         build_router(

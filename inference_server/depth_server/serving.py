@@ -23,6 +23,7 @@ from depth_server.engine import CLOSE_TIMEOUT_SECONDS, Engine
 from depth_server.errors import StartupError, StartupReason
 from depth_server.health import Health, HealthState
 from depth_server.settings import DEFAULT_TERMINATION_MESSAGE_PATH, Settings
+from depth_server.slow_clients import slow_client_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class ServerProcess:
                 access_log=False,
                 server_header=False,
                 ws="none",
+                http=slow_client_protocol(settings, app.state.metrics.count_slow_client),
                 limit_concurrency=settings.max_connections,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
