@@ -8,12 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from depth_server.access_settings import AccessSettings
 from depth_server.errors import StartupError, StartupReason
 from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
+from depth_server.model_settings import Backend, ModelSettings
 
 ENV_PREFIX: Final = "DEPTH_SERVER_"
 """Prefix of every environment variable."""
@@ -45,13 +46,15 @@ class Precision(StrEnum):
     FP32 = "FP32"
     FP16 = "FP16"
     BF16 = "BF16"
+    INT8 = "INT8"
+    """Weights and, by their range in each image, activations of linear layers; ONNX Runtime on the CPU only."""
 
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(AccessSettings):
+class Settings(ModelSettings, AccessSettings):
     """Everything that can be configured, in pixels, bytes and seconds.
 
     `load_settings` builds it; constructing it directly with keywords is for tests.
@@ -67,10 +70,6 @@ class Settings(AccessSettings):
     """Declared, never guessed: files of both families look the same."""
     model_variant: ModelVariant = ModelVariant.VITL14
     """Size of the backbone."""
-    weights: Path
-    """Official checkpoint, `.pth` or `.safetensors`."""
-    weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
-    """Expected digest of the weights; empty checks nothing."""
     device: Device = Device.AUTO
     """Where the model runs."""
     precision: Precision = Precision.FP32
@@ -112,11 +111,6 @@ class Settings(AccessSettings):
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severity that is logged."""
 
-    @field_validator("weights_sha256", mode="before")
-    @classmethod
-    def _lower_digest(cls, value: object) -> object:
-        return value.strip().lower() if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.max_long_side < self.input_size:
@@ -130,9 +124,30 @@ class Settings(AccessSettings):
                 f"{ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}: the largest upload could never be accepted"
             )
             raise ValueError(message)
+        check_backend(self.backend, self.device, self.precision)
         if self.device is Device.CPU:
             check_precision(self.device, self.precision)
         return self
+
+
+def check_backend(backend: Backend, device: Device, precision: Precision) -> None:
+    """Refuse what a backend cannot do.
+
+    Raises:
+        ValueError: Says which setting to change.
+    """
+    if precision is Precision.INT8 and backend is not Backend.ONNX_RUNTIME:
+        message = f"{ENV_PREFIX}PRECISION=INT8 needs {ENV_PREFIX}BACKEND=ONNXRuntime, it is {backend}"
+        raise ValueError(message)
+    if backend is Backend.ONNX_RUNTIME and (device is Device.CUDA or precision not in (Precision.FP32, Precision.INT8)):
+        message = (
+            f"{ENV_PREFIX}BACKEND=ONNXRuntime runs on the CPU in FP32 or INT8; for a GPU or {precision} "
+            f"use {Backend.PYTORCH} or {Backend.TENSORRT}"
+        )
+        raise ValueError(message)
+    if backend is Backend.TENSORRT and device is Device.CPU:
+        message = f"{ENV_PREFIX}BACKEND=TensorRT needs a GPU, but {ENV_PREFIX}DEVICE=cpu"
+        raise ValueError(message)
 
 
 def check_precision(device: Device, precision: Precision) -> None:
@@ -156,7 +171,7 @@ def load_settings() -> Settings:
         StartupError: `InvalidSettings`, with every wrong variable and what it should be.
     """
     try:
-        return Settings()  # type: ignore[call-arg]  # `weights` comes from the environment
+        return Settings()
     except ValidationError as error:
         details = "; ".join(
             _describe(str(item["loc"][0]) if item["loc"] else None, item["msg"], item.get("input"), item["type"])

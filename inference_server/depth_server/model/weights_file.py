@@ -14,13 +14,16 @@ WEIGHTS_SUFFIXES: Final = (".pth", ".safetensors")
 """Formats that are read: torch pickles restricted to tensors, and safetensors."""
 
 
-def verify_weights_file(path: Path, sha256: str, family: ModelFamily) -> None:
+def verify_weights_file(path: Path, sha256: str, family: ModelFamily) -> str:
     """Check that the file exists, has a known format and, if a digest is given, is the expected one.
 
     Args:
         path: The file.
         sha256: Expected digest, 64 lower-case hex digits, or empty to skip the comparison.
         family: Declared family; a file name that suggests another one is logged as a warning.
+
+    Returns:
+        The digest.
 
     Raises:
         StartupError: `WeightsNotFound`, `WeightsInvalid` or `DigestMismatch`.
@@ -33,19 +36,20 @@ def verify_weights_file(path: Path, sha256: str, family: ModelFamily) -> None:
             if not file.read(1):
                 raise StartupError(StartupReason.WEIGHTS_INVALID, f"{path} is empty")
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         message = f"{path} does not exist; mount the weights or correct DEPTH_SERVER_WEIGHTS"
         raise StartupError(StartupReason.WEIGHTS_NOT_FOUND, message) from error
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise StartupError(StartupReason.WEIGHTS_INVALID, message) from error
-    if digest != sha256:
+    if sha256 and digest != sha256:
         message = f"{path} has the sha256 {digest}, expected {sha256}"
         raise StartupError(StartupReason.DIGEST_MISMATCH, message)
     warning = name_warning(path.name, family)
     if warning:
         logger.warning("%s: %s", path, warning)
+    return digest
 
 
 _TELLING_NAMES: Final = (
