@@ -108,11 +108,12 @@ class DinoV2Backbone(nn.Module):
         self.vit.pos_embed.data = stored.float()
         self.position_embedding.clear()
 
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+    def forward(self, pixel_values: Tensor, positions: Tensor | None = None) -> list[Tensor]:
         """Compute patch features.
 
         Args:
             pixel_values: (B, 3, H, W), H and W multiples of 14.
+            positions: (1, 1 + H / 14 * W / 14, D), the resampled embedding of this size, where it is to be a constant.
 
         Returns:
             One (B, D, H / 14, W / 14) map per layer, after the final LayerNorm: upstream normalises every
@@ -122,7 +123,9 @@ class DinoV2Backbone(nn.Module):
         patches = vit.patch_embed.proj(pixel_values)
         batch, _, rows, columns = patches.shape
         tokens = torch.cat([vit.cls_token.expand(batch, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + self.position_embedding(vit.pos_embed, rows, columns, tokens.dtype)
+        if positions is None:
+            positions = self.position_embedding(vit.pos_embed, rows, columns, tokens.dtype)
+        tokens = tokens + positions
         features: list[Tensor] = []
         for index, block in enumerate(vit.blocks):
             tokens = block(tokens)

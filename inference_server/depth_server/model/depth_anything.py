@@ -40,9 +40,17 @@ class DepthAnything(nn.Module):
         maps = self.forward_maps(pixel_values)
         return maps[0] if len(maps) == 1 else fill_sky(maps[0], maps[1])
 
-    def forward_maps(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """Run the network without what depends on its values: depth and, if the family has it, sky, each (B, H, W)."""
-        maps: tuple[Tensor, ...] = self.head(self.backbone(pixel_values))
+    def forward_maps(self, pixel_values: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Run the network without the steps that depend on its values, so that it can be exported.
+
+        Args:
+            pixel_values: (B, 3, H, W), as for `forward`.
+            positions: See `DinoV2Backbone.forward`.
+
+        Returns:
+            Depth and, if the family has a head for it, sky, each (B, H, W).
+        """
+        maps: tuple[Tensor, ...] = self.head(self.backbone(pixel_values, positions))
         return maps
 
 

@@ -18,7 +18,7 @@ from depth_server.huggingface import (
 )
 from tests.unit.depth_server.hub import COMMIT, FakeHub, running
 
-TOKEN = "hf_secret"
+TOKEN = "hf_secret"  # noqa: S105 the fake hub's
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
 
 
