@@ -11,12 +11,12 @@ from pathlib import Path
 
 import prometheus_client
 
-from depth_server.engine import DepthModel, ThreadEngine
+from depth_server.batch_queue import BatchPolicy
 from depth_server.errors import StartupError
 from depth_server.health import Health, HealthState
 from depth_server.model.random_weights import write_random_weights
 from depth_server.model.variants import ModelVariant
-from depth_server.model.weights_file import verify_weights_file
+from depth_server.model_loading import load_model
 from depth_server.serving import ServerProcess, report_startup_failure
 from depth_server.settings import (
     DEFAULT_TERMINATION_MESSAGE_PATH,
@@ -25,6 +25,7 @@ from depth_server.settings import (
     load_settings,
     unknown_variables,
 )
+from depth_server.thread_engine import ThreadEngine
 
 logger = logging.getLogger("depth_server")
 
@@ -71,22 +72,10 @@ def build_engine(settings: Settings, health: Health) -> ThreadEngine:
 
     return ThreadEngine(
         partial(load_model, settings),
-        max_waiting=settings.max_queued_requests,
+        policy=BatchPolicy(max_waiting=settings.max_queued_requests),
         max_consecutive_failures=settings.max_consecutive_failures,
         on_crash=on_crash,
     )
-
-
-def load_model(settings: Settings) -> DepthModel:
-    """Verify the weights and load the model.
-
-    Raises:
-        StartupError: See `verify_weights_file` and `load_torch_model`.
-    """
-    verify_weights_file(settings.weights, settings.weights_sha256, settings.model_family)
-    from depth_server.torch_model import load_torch_model  # noqa: PLC0415 takes seconds, while probes are answered
-
-    return load_torch_model(settings)
 
 
 async def _run(settings: Settings, engine: ThreadEngine, health: Health) -> int:

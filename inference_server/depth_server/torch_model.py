@@ -3,7 +3,11 @@
 Importing this module takes seconds, so the engine's thread does it.
 """
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,25 +57,17 @@ class TorchDepthModel:
 
     @torch.inference_mode()
     def forward(self, pixel_values: NDArray[np.float32]) -> Forwarded:
-        """Predict depth of (3, H, W); see `DepthModel.forward`."""
-        try:
-            batch = torch.from_numpy(pixel_values).unsqueeze(0)
+        """Predict depth of (N, 3, H, W); see `DepthModel.forward`."""
+        with self._telling_memory_errors(pixel_values.shape):
+            batch = torch.from_numpy(pixel_values)
             if self._device.type == "cuda":
-                return self._forward_timed(batch)
-            return Forwarded(self._predict(batch).numpy())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            height, width = pixel_values.shape[1:]
-            message = f"no memory on {self._device.type} for an input of {width}x{height} pixels"
-            raise EngineMemoryError(message) from error
+                return self._begin(batch.to(self._device, self._dtype))()
+            return Forwarded(self._predict(batch.to(self._dtype)).numpy())
 
     def warm_up(self) -> None:
         """Run on noise, twice on a GPU, where the first pass allocates and picks kernels; see `DepthModel.warm_up`."""
         size = self._warm_up_size
-        noise = np.random.Generator(np.random.PCG64(0)).standard_normal((3, size, size), dtype=np.float32)
+        noise = np.random.Generator(np.random.PCG64(0)).standard_normal((1, 3, size, size), dtype=np.float32)
         try:
             depth = self.forward(noise).depth
             if self._device.type == "cuda":
@@ -83,21 +79,99 @@ class TorchDepthModel:
             raise StartupError(StartupReason.WEIGHTS_INVALID, message)
 
     def _predict(self, batch: Tensor) -> Tensor:
-        depth: Tensor = self._model(batch.to(self._device, self._dtype))
-        return depth.squeeze(0)
+        depth: Tensor = self._model(batch)
+        return depth
 
-    def _forward_timed(self, batch: Tensor) -> Forwarded:
+    def _begin(self, batch: Tensor) -> Callable[[], Forwarded]:
+        """Enqueue a forward pass of a batch on the GPU; the result waits for it."""
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch
         began.record()
         depth = self._predict(batch)
         ended.record()
-        depth = depth.cpu()
-        ended.synchronize()
-        return Forwarded(depth.numpy(), began.elapsed_time(ended) / 1000)
+
+        def finish() -> Forwarded:
+            values = depth.cpu()
+            ended.synchronize()
+            return Forwarded(values.numpy(), began.elapsed_time(ended) / 1000)
+
+        return finish
+
+    @contextlib.contextmanager
+    def _telling_memory_errors(self, shape: Sequence[int]) -> Iterator[None]:
+        """Turn an allocation that failed into `EngineMemoryError`, with the memory freed for what comes next."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            count, _, height, width = shape
+            message = f"no memory on {self._device.type} for {count} inputs of {width}x{height} pixels"
+            raise EngineMemoryError(message) from error
 
 
-def load_torch_model(settings: Settings) -> TorchDepthModel:
+class CudaDepthModel(TorchDepthModel):
+    """A model on a GPU: the next batch is copied there while this one is computed; see `PipelinedModel`."""
+
+    def __init__(self, model: DepthAnything, device: torch.device, precision: Precision, warm_up_size: int) -> None:
+        super().__init__(model, device, precision, warm_up_size)
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
+
+    @torch.inference_mode()
+    def stage(self, images: Sequence[NDArray[np.float32]]) -> object:
+        """Copy (3, H, W) images through pinned memory on a stream of their own."""
+        shape = (len(images), *images[0].shape)
+        with self._telling_memory_errors(shape):
+            # torch's pinned allocator reuses this memory only after the copies that were enqueued from it.
+            pinned = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+            for target, image in zip(pinned, images, strict=True):
+                target.copy_(torch.from_numpy(image))
+            with torch.cuda.stream(self._copies):
+                batch = pinned.to(self._device, non_blocking=True).to(self._dtype)
+                ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
+                ready.record(self._copies)
+            return StagedBatch(batch, ready)
+
+    @torch.inference_mode()
+    def launch(self, staged: object) -> Callable[[], Forwarded]:
+        """Enqueue a forward pass behind the copy of its batch."""
+        if not isinstance(staged, StagedBatch):
+            message = f"{type(staged).__name__} was not made by `stage`"
+            raise TypeError(message)
+        shape = staged.batch.shape
+        with self._telling_memory_errors(shape):
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(staged.ready)
+            staged.batch.record_stream(stream)
+            finish = self._begin(staged.batch)
+
+        def finish_telling() -> Forwarded:
+            with torch.inference_mode(), self._telling_memory_errors(shape):
+                return finish()
+
+        return finish_telling
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBatch:
+    """A batch on its way to the GPU.
+
+    Attributes:
+        batch: (N, 3, H, W).
+        ready: Recorded behind its copy.
+    """
+
+    batch: Tensor
+    ready: torch.cuda.Event
+
+
+def load_torch_model(settings: Settings, weights: Path) -> TorchDepthModel:
     """Load the declared model onto the declared device.
+
+    Args:
+        settings: Model, device and precision.
+        weights: Verified file.
 
     Raises:
         StartupError: `DeviceUnavailable`, `InvalidSettings`, `WeightsInvalid`, `ModelMismatch` or `OutOfMemory`.
@@ -115,9 +189,8 @@ def load_torch_model(settings: Settings) -> TorchDepthModel:
         torch.backends.cuda.matmul.fp32_precision = "ieee"
     spec = model_spec(settings.model_family, settings.model_variant)
     try:
-        return TorchDepthModel(
-            load_depth_anything(settings.weights, spec), device, settings.precision, settings.input_size
-        )
+        model_type = CudaDepthModel if device.type == "cuda" else TorchDepthModel
+        return model_type(load_depth_anything(weights, spec), device, settings.precision, settings.input_size)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
