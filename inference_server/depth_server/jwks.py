@@ -251,13 +251,14 @@ def jwks_fetcher(url: str, timeout_seconds: float) -> Callable[[], Awaitable[byt
 
 
 def _parse_jwk(entry: object) -> VerificationKey:
-    if not isinstance(entry, Mapping) or entry.get("kty") not in {"RSA", "EC", "OKP"}:
+    if not isinstance(entry, Mapping) or entry.get("kty") not in ("RSA", "EC", "OKP"):
         message = "it is no public key"
         raise ValueError(message)
     if entry.keys() & PRIVATE_MEMBERS:
         message = "it contains its private half, which must be considered stolen"
         raise ValueError(message)
-    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         message = "it is not for signatures"
         raise ValueError(message)
     key_id = entry.get("kid")
@@ -265,7 +266,8 @@ def _parse_jwk(entry: object) -> VerificationKey:
         message = "its kid is not a short text"
         raise ValueError(message)
     try:
-        key = jwt.PyJWK(dict(entry)).key
+        # By its type alone: its `alg` may only narrow what that allows, which is checked below.
+        key = jwt.PyJWK({name: value for name, value in entry.items() if name != "alg"}).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
         message = f"it cannot be read ({type(error).__name__})"
         raise ValueError(message) from error
@@ -273,7 +275,7 @@ def _parse_jwk(entry: object) -> VerificationKey:
     algorithm = entry.get("alg")
     if algorithm is None:
         return verification_key
-    if algorithm not in verification_key.algorithms:
+    if not isinstance(algorithm, str) or algorithm not in verification_key.algorithms:
         message = "its alg does not belong to its type"
         raise ValueError(message)
     return VerificationKey(key_id, frozenset({algorithm}), verification_key.key)
