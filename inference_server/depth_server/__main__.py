@@ -15,8 +15,9 @@ from depth_server.batch_queue import BatchPolicy
 from depth_server.errors import StartupError
 from depth_server.health import Health, HealthState
 from depth_server.model.random_weights import write_random_weights
-from depth_server.model.variants import ModelVariant
-from depth_server.model_loading import load_model
+from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
+from depth_server.model_loading import export_onnx, load_model
+from depth_server.preprocess import Size
 from depth_server.serving import ServerProcess, report_startup_failure
 from depth_server.settings import (
     DEFAULT_TERMINATION_MESSAGE_PATH,
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "random-weights":
-        return _random_weights(options.variant, options.out, options.seed)
+        return _random_weights(options.variant, options.out, options.seed, options.family)
+    if options.command == "export-onnx":
+        return _export_onnx(options.out, options.size, int8=options.int8)
     return serve()
 
 
@@ -71,7 +74,7 @@ def build_engine(settings: Settings, health: Health) -> ThreadEngine:
         health.advance(HealthState.FAILED, reason)
 
     return ThreadEngine(
-        partial(load_model, settings),
+        partial(load_model, settings, health.explain),
         policy=BatchPolicy(max_waiting=settings.max_queued_requests),
         max_consecutive_failures=settings.max_consecutive_failures,
         on_crash=on_crash,
@@ -82,14 +85,37 @@ async def _run(settings: Settings, engine: ThreadEngine, health: Health) -> int:
     return await ServerProcess(settings, engine, health).run()
 
 
-def _random_weights(variant: ModelVariant, out: Path, seed: int) -> int:
+def _random_weights(variant: ModelVariant, out: Path, seed: int, family: ModelFamily) -> int:
     try:
-        write_random_weights(variant, out, seed)
+        write_random_weights(variant, out, seed, family)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(f"{out}: random weights of {variant}, seed {seed}; depth from them means nothing\n")
     return 0
+
+
+def _export_onnx(out: Path, sizes: Sequence[Size], *, int8: bool) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        written = export_onnx(load_settings(), out, sizes, int8=int8)
+    except (StartupError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write("".join(f"{path}\n" for path in written))
+    return 0
+
+
+def _size(text: str) -> Size:
+    width, _, height = text.partition("x")
+    if not (
+        width.isdecimal()
+        and height.isdecimal()
+        and all(int(side) > 0 and int(side) % PATCH_SIZE == 0 for side in (width, height))
+    ):
+        message = f"{text!r} is no size like 686x518, width before height, both multiples of {PATCH_SIZE}"
+        raise argparse.ArgumentTypeError(message)
+    return Size(int(height), int(width))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,8 +127,29 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="serve (the default)")
     weights = commands.add_parser("random-weights", help="write deterministic random weights in the official layout")
     weights.add_argument("--variant", type=ModelVariant, choices=list(ModelVariant), required=True)
+    weights.add_argument(
+        "--family",
+        type=ModelFamily,
+        choices=list(ModelFamily),
+        default=ModelFamily.DEPTH_ANYTHING_V2,
+        help="whose layout to imitate; that of the first two generations is the same",
+    )
     weights.add_argument("--out", type=Path, required=True, help="a file ending with .pth or .safetensors")
     weights.add_argument("--seed", type=int, default=0, help="not negative; the same seed gives the same file")
+    export = commands.add_parser(
+        "export-onnx",
+        help="write ONNX graphs of the model that the environment declares, for DEPTH_SERVER_ONNX_FOLDER",
+    )
+    export.add_argument("--out", type=Path, required=True, help="a folder")
+    export.add_argument(
+        "--size",
+        type=_size,
+        action="append",
+        default=[],
+        metavar="WIDTHxHEIGHT",
+        help="an input size, again for each; by default those of the common aspect ratios",
+    )
+    export.add_argument("--int8", action="store_true", help="quantise linear layers to INT8, for CPUs")
     return parser
 
 

@@ -89,3 +89,9 @@ class Health:
             self._report = HealthReport(state, detail)
             self._was_ready = self._was_ready or state is HealthState.READY
             return True
+
+    def explain(self, detail: str) -> None:
+        """Say in other words why the server is starting or warming up; a state that was left stays as it is."""
+        with self._lock:
+            if self._report.state in (HealthState.STARTING, HealthState.WARMING_UP):
+                self._report = HealthReport(self._report.state, detail)

@@ -136,25 +136,31 @@ class GraphStore:
         """Return the graph of an input size.
 
         Raises:
-            OSError: The cache cannot be written, or another process holds it for too long.
+            StartupError: `BackendUnavailable`: the cache cannot be written, or another process holds it for too long.
         """
         name = graph_name(size)
         if self._folder is not None and (self._folder / name).is_file():
             return self._folder / name
         path = self._cache / name
         if not path.is_file():
-            with locked(self._cache / WEIGHTS_NAME, EXPORT_LOCK_SECONDS):
-                if not path.is_file():
-                    logger.info(
-                        "exporting %s in %s for inputs of %dx%d",
-                        self.identity.model,
-                        self.identity.precision,
-                        size.width,
-                        size.height,
-                    )
-                    self._export(size, self._cache)
-                    write_manifest(self._cache, self.identity)
+            try:
+                self._export_once(size, path)
+            except OSError as error:
+                message = (
+                    f"{path} cannot be written: {error.strerror or error}; set DEPTH_SERVER_CACHE_FOLDER to a volume, "
+                    "or DEPTH_SERVER_ONNX_FOLDER to graphs written by export-onnx"
+                )
+                raise StartupError(StartupReason.BACKEND_UNAVAILABLE, message) from error
         return path
+
+    def _export_once(self, size: Size, path: Path) -> None:
+        with locked(self._cache / WEIGHTS_NAME, EXPORT_LOCK_SECONDS):
+            if path.is_file():
+                return
+            identity = self.identity
+            logger.info("exporting %s in %s for %dx%d", identity.model, identity.precision, size.width, size.height)
+            self._export(size, self._cache)
+            write_manifest(self._cache, identity)
 
 
 def _described(identity: GraphIdentity | None) -> str:

@@ -91,9 +91,6 @@ class OnnxDepthModel:
             depth = self.forward(noise).depth
         except EngineMemoryError as error:
             raise StartupError(StartupReason.OUT_OF_MEMORY, f"the warm-up found {error}") from error
-        except OSError as error:
-            message = f"no graph can be had: {error}; set DEPTH_SERVER_CACHE_FOLDER to a volume that can be written"
-            raise StartupError(StartupReason.BACKEND_UNAVAILABLE, message) from error
         if not np.isfinite(depth).all():
             message = f"the weights give NaN or infinite depth in {self.info.precision}"
             raise StartupError(StartupReason.WEIGHTS_INVALID, message)
