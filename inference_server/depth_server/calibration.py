@@ -1,9 +1,9 @@
 """Measures a model at the warm-up: how long batches of the common sizes take."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from depth_server.batch_queue import BatchPolicy
 from depth_server.batching import BATCH_SIZES
 from depth_server.errors import EngineMemoryError
-from depth_server.latency import LatencyCell
+from depth_server.latency import USEFUL_BATCH_COST, LatencyCell
 from depth_server.preprocess import Size
 
 logger = logging.getLogger(__name__)
+
+SLOW_SECONDS: Final = 0.2
+"""Where one image takes longer, as on a CPU, only the first bucket is measured: a start is not worth minutes."""
 
 
 class _Forward(Protocol):
@@ -35,9 +38,11 @@ class CalibrationReport:
 
 
 def calibrate(forward: _Forward, policy: BatchPolicy, clock: Callable[[], float]) -> CalibrationReport:
-    """Run batches of each size on noise until the time is up; the first bucket's batches come first.
+    """Run batches on noise until the time is up; the first bucket's batches come first.
 
     The first pass at a new shape allocates and picks kernels, so each shape runs twice and the second pass counts.
+    Larger batches are left out where two images together gain nothing, and further buckets where one image is slow:
+    there the predictions follow from the first bucket.
 
     Args:
         forward: (N, 3, H, W) -> depth.
@@ -46,26 +51,36 @@ def calibrate(forward: _Forward, policy: BatchPolicy, clock: Callable[[], float]
     """
     report = CalibrationReport()
     began = clock()
+    largest = policy.max_batch_size
     for bucket in policy.warm_up_sizes:
-        noise = np.random.Generator(np.random.PCG64(0)).standard_normal(
-            (1, 3, bucket.height, bucket.width), dtype=np.float32
-        )
-        for batch_size in sorted(_allowed(policy.max_batch_size)):
-            if clock() - began > policy.warm_up_seconds:
-                logger.info("the warm-up stops measuring after %g s", policy.warm_up_seconds)
+        alone = 0.0
+        for batch_size in sorted(size for size in BATCH_SIZES if size <= largest):
+            left = began + policy.warm_up_seconds - clock()
+            if 2 * batch_size * alone > left or left < 0:
+                logger.info("the warm-up measures no more, to end within %g s", policy.warm_up_seconds)
                 return report
-            batch = np.repeat(noise, batch_size, axis=0)
-            try:
-                forward(batch)
-                again = clock()
-                forward(batch)
-            except EngineMemoryError:
+            seconds = _measure(forward, bucket, batch_size, clock)
+            if seconds is None:
                 report.limits[bucket] = max(batch_size // 2, 1)
-                logger.warning("no memory for %d images of %dx%d", batch_size, bucket.width, bucket.height)
                 break
-            report.cells.append(LatencyCell(bucket, batch_size, clock() - again))
+            report.cells.append(LatencyCell(bucket, batch_size, seconds))
+            alone = alone or seconds
+            if batch_size == 2 and seconds > 2 * USEFUL_BATCH_COST * alone:
+                largest = 1
+        if alone > SLOW_SECONDS:
+            break
     return report
 
 
-def _allowed(most: int) -> Sequence[int]:
-    return [size for size in BATCH_SIZES if size <= most]
+def _measure(forward: _Forward, bucket: Size, batch_size: int, clock: Callable[[], float]) -> float | None:
+    """Time a forward pass; None if the device has no memory for it."""
+    shape = (batch_size, 3, bucket.height, bucket.width)
+    batch = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, dtype=np.float32)
+    try:
+        forward(batch)
+        began = clock()
+        forward(batch)
+    except EngineMemoryError:
+        logger.warning("no memory for %d images of %dx%d", batch_size, bucket.width, bucket.height)
+        return None
+    return clock() - began

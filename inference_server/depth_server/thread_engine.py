@@ -125,11 +125,11 @@ class ThreadEngine:
             now = self._clock()
             return self._queue.forecast(size, lane, now, self._busy_left(now))
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """See `Engine.close`."""
         self._stop(reason)
         if self._thread is not None:
-            self._thread.join(CLOSE_TIMEOUT_SECONDS)
+            self._thread.join(timeout_seconds)
 
     @property
     def expected_wait_seconds(self) -> float:
