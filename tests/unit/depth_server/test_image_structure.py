@@ -93,7 +93,34 @@ def test_run_length_coded_bmp_is_refused() -> None:
         decode_image(data, LIMITS)
 
 
-@given(st.sampled_from([b"\xff\xd8", *TIFF_LAYOUTS]), st.binary(max_size=600))
+MANY = 20_000
+GIF_HEAD = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * MANY,
+        b"\xff\xd8" + b"\xff\x00" * MANY,
+        b"\xff\xd8" + b"\xff\xd0" * MANY,
+        b"\xff\xd8" + b"\xff\xfe\x00\x02" * MANY,
+        b"\x89PNG\r\n\x1a\n" + (bytes(4) + b"abCd" + bytes(4)) * MANY,
+        GIF_HEAD + b"!\xfe\x01x\x00" * MANY,
+        GIF_HEAD + b"!\xfe" + b"\x01x" * MANY,
+        GIF_HEAD + b"\x99" * MANY,
+    ],
+)
+def test_parts_of_a_header_are_bounded(data: bytes) -> None:
+    with pytest.raises(InvalidImageError, match="more than 10000 parts"):
+        check_structure(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_ordinary_files_pass(kind: str) -> None:
+    check_structure(encoded(kind))
+
+
+@given(st.sampled_from([b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF89a", *TIFF_LAYOUTS]), st.binary(max_size=600))
 def test_any_damage_is_left_to_the_decoder_or_refused(start: bytes, rest: bytes) -> None:
     try:
         check_structure(start + rest)
