@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_server.engine import DepthModel
-from depth_server.errors import StartupError, StartupReason
 from depth_server.golden import SMALL_SIZE, GoldenCheck, Predict, verified
 from depth_server.licences import check_license
 from depth_server.model.variants import ModelSpec, model_spec

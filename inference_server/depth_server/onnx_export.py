@@ -5,12 +5,13 @@ embedding is resampled here by upstream's formula and stored, because exporters 
 resizing. The batch is free.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,10 @@ ALIGNMENT: Final = 4096
 
 QUANTISED_OPERATORS: Final = ("MatMul",)
 """Linear layers, 63 % of the work. Convolutions in INT8 are slower on CPUs; attention's products have no weights."""
+
+
+TALKATIVE_LOGGERS: Final = ("onnx_ir", "onnxscript", "torch.onnx")
+"""Loggers that tell of every node of a graph."""
 
 
 class ExportableDepth(nn.Module):
@@ -120,6 +125,7 @@ class GraphExporter:
         model.cast(dtype)
         archive = TensorArchive(folder / WEIGHTS_NAME, index_archive(folder))
         for size in sizes:
+            logger.info("exporting %dx%d", size.width, size.height)
             proto = trace(ExportableDepth(model, size, dtype).eval(), size, names)
             if self._precision is Precision.INT8:
                 proto = quantised(proto)
@@ -142,9 +148,7 @@ def trace(module: ExportableDepth, size: Size, names: Sequence[str]) -> Any:  # 
     """Turn a module into an ONNX model with its weights inside."""
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, 3, size.height, size.width)
-    with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
-        # The exporter's own use of deprecated parts of torch is nobody's concern here.
-        warnings.simplefilter("ignore")
+    with torch.inference_mode(mode=False), torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module,
             (example,),
@@ -166,7 +170,7 @@ def quantised(proto: Any) -> Any:  # noqa: ANN401 onnx.ModelProto
     import onnx  # noqa: PLC0415 only exports need it
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 likewise
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder) / "int8.onnx"
         quantize_dynamic(
             proto,
@@ -226,3 +230,27 @@ def require_packages(*names: str) -> None:
     if missing:
         message = f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         raise StartupError(StartupReason.BACKEND_UNAVAILABLE, message)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tools' remarks on single nodes, hundreds of lines, out of the log; errors are raised anyway."""
+    root = logging.getLogger()
+    loggers = [logging.getLogger(name) for name in TALKATIVE_LOGGERS]
+    levels = [talkative.level for talkative in loggers]
+    for talkative in loggers:
+        talkative.setLevel(logging.ERROR)
+    # ONNX Runtime's quantisation logs as the root logger, which nothing else here does.
+    root.addFilter(_is_error)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_is_error)
+        for talkative, level in zip(loggers, levels, strict=True):
+            talkative.setLevel(level)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
