@@ -6,14 +6,15 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import prometheus_client
 
-from depth_server.batch_queue import BatchPolicy
+from depth_server.engine import Engine
+from depth_server.engine_choice import choose_engine
 from depth_server.errors import StartupError
-from depth_server.health import Health, HealthState
+from depth_server.gpus import list_gpu_uuids
+from depth_server.health import Health
 from depth_server.model.random_weights import write_random_weights
 from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
 from depth_server.model_loading import export_onnx, load_model
@@ -26,7 +27,6 @@ from depth_server.settings import (
     load_settings,
     unknown_variables,
 )
-from depth_server.thread_engine import ThreadEngine
 
 logger = logging.getLogger("depth_server")
 
@@ -55,7 +55,7 @@ def serve() -> int:
         for name in unknown_variables(os.environ):
             logger.warning("%s is no setting and is ignored", name)
         health = Health()
-        engine = build_engine(settings, health)
+        engine = choose_engine(settings, health, os.environ, load_model, list_gpu_uuids)
         code = asyncio.run(_run(settings, engine, health))
     except StartupError as error:
         report_startup_failure(error, path)
@@ -67,21 +67,7 @@ def serve() -> int:
     return code
 
 
-def build_engine(settings: Settings, health: Health) -> ThreadEngine:
-    """Make the engine that the settings ask for; its crash makes the server unhealthy."""
-
-    def on_crash(reason: str) -> None:
-        health.advance(HealthState.FAILED, reason)
-
-    return ThreadEngine(
-        partial(load_model, settings, health.explain),
-        policy=BatchPolicy(max_waiting=settings.max_queued_requests),
-        max_consecutive_failures=settings.max_consecutive_failures,
-        on_crash=on_crash,
-    )
-
-
-async def _run(settings: Settings, engine: ThreadEngine, health: Health) -> int:
+async def _run(settings: Settings, engine: Engine, health: Health) -> int:
     return await ServerProcess(settings, engine, health).run()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from depth_server.metrics import ServerMetrics
 from depth_server.model.variants import model_spec
 from depth_server.prediction import Predictor
 from depth_server.problems import add_error_handlers
+from depth_server.rate_limit import RateLimiter
 from depth_server.routes import Services, build_router
 from depth_server.settings import Settings
 from depth_server.version import server_version
@@ -31,6 +33,14 @@ def make_admission(settings: Settings) -> Admission:
         max_requests=settings.max_queued_requests + 1,
         max_upload_bytes=settings.max_upload_bytes,
         max_inflight_upload_bytes=settings.max_inflight_upload_bytes,
+        max_work_units=settings.max_queued_work_units,
+        slo_seconds=settings.slo_seconds,
+        overload=settings.overload_policy,
+        rate_limiter=RateLimiter(
+            settings.rate_limit_per_second, settings.rate_limit_burst, settings.rate_limit_clients, time.monotonic
+        )
+        if settings.rate_limit_per_second
+        else None,
     )
 
 
@@ -54,6 +64,7 @@ def create_app(
     Raises:
         StartupError: `InvalidSettings`: keys or the face detector cannot be read.
     """
+    admission.follow(engine)
     version = server_version()
     metrics = ServerMetrics(CollectorRegistry())
     metrics.set_info(

@@ -1,8 +1,8 @@
 """Messages between the API process and an engine process: JSON with a `type`, checked when read; never pickles.
 
-Requests: `submit`, `cancel`, `close`. Replies: `loaded`, `ready`, `failed`, `depth`, `error`, `stats`. Every `submit`
-gets exactly one `depth` or `error`, and its slot belongs to the engine process until then. Times are seconds of the
-monotonic clock, which all processes of a host share.
+Requests: `submit`, `cancel`, `close`. Replies: `progress`, `loaded`, `ready`, `failed`, `depth`, `error`, `stats`.
+Every `submit` gets exactly one `depth` or `error`, and its slot belongs to the engine process until then. Times are
+seconds of the monotonic clock, which all processes of a host share.
 """
 
 from typing import Annotated, Final, Literal
@@ -73,6 +73,13 @@ class CloseMessage(Message):
     reason: str
 
 
+class ProgressMessage(Message):
+    """What is being done until the model is loaded, for people who wait."""
+
+    type: Literal["progress"] = "progress"
+    detail: str
+
+
 class LoadedMessage(Message):
     """The model is loaded, its warm-up begins."""
 
@@ -136,18 +143,13 @@ class StatsMessage(Message):
     current_forward_seconds: float
 
 
-Request = Annotated[SubmitMessage | CancelMessage | CloseMessage, Field(discriminator="type")]
-Reply = Annotated[
-    LoadedMessage | ReadyMessage | FailedMessage | DepthMessage | ErrorMessage | StatsMessage,
-    Field(discriminator="type"),
-]
+Request = SubmitMessage | CancelMessage | CloseMessage
+Reply = ProgressMessage | LoadedMessage | ReadyMessage | FailedMessage | DepthMessage | ErrorMessage | StatsMessage
 
-REQUEST: Final[TypeAdapter[SubmitMessage | CancelMessage | CloseMessage]] = TypeAdapter(Request)
+REQUEST: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
 """Reads requests."""
 
-REPLY: Final[TypeAdapter[LoadedMessage | ReadyMessage | FailedMessage | DepthMessage | ErrorMessage | StatsMessage]] = (
-    TypeAdapter(Reply)
-)
+REPLY: Final[TypeAdapter[Reply]] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
 """Reads replies."""
 
 

@@ -42,6 +42,7 @@ from depth_server.engine_messages import (
     FailedMessage,
     LoadedMessage,
     Message,
+    ProgressMessage,
     ReadyMessage,
     StatsMessage,
     SubmitMessage,
@@ -68,7 +69,10 @@ STABLE_SECONDS: Final = 60.0
 
 
 class PoolListener(Protocol):
-    """Told of the pool's state, from its thread, after its start."""
+    """Told of the pool's state, from its thread; all but the progress only after its start."""
+
+    def on_progress(self, detail: str) -> None:
+        """What some process does until its model is loaded."""
 
     def on_available(self) -> None:
         """Some process takes images again."""
@@ -312,6 +316,9 @@ class EnginePool:
         elif isinstance(reply, StatsMessage):
             with self._lock:
                 handle.stats = reply
+        elif isinstance(reply, ProgressMessage):
+            if not self._started.done():
+                self._listener.on_progress(reply.detail)
         elif isinstance(reply, LoadedMessage):
             if self._on_loaded is not None:
                 on_loaded, self._on_loaded = self._on_loaded, None

@@ -34,6 +34,7 @@ from depth_server.engine_messages import (
     FailedMessage,
     LoadedMessage,
     Message,
+    ProgressMessage,
     ReadyMessage,
     StatsMessage,
     SubmitMessage,
@@ -60,13 +61,18 @@ POLICY: Final = TypeAdapter(BatchPolicy)
 """Reads and writes the policy on the command line."""
 
 
+Loader = Callable[[Callable[[str], None]], DepthModel]
+"""Loads a model and reports what it does meanwhile."""
+
+
 class EngineServer:
     """Serves one API process.
 
     Args:
         socket: Connected DEALER.
         pixels: Memory shared with the API process.
-        make_engine: Makes the engine from what is to be called if it crashes.
+        load: Loads the model.
+        make_engine: Makes the engine from what loads its model and what is to be called if it crashes.
         clock: Monotonic seconds.
     """
 
@@ -74,13 +80,14 @@ class EngineServer:
         self,
         socket: zmq.Socket[bytes],
         pixels: SharedPixels,
-        make_engine: Callable[[Callable[[str], None]], ThreadEngine],
+        load: Loader,
+        make_engine: Callable[[Callable[[], DepthModel], Callable[[str], None]], ThreadEngine],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._socket = socket
         self._pixels = pixels
         self._clock = clock
-        self._engine = make_engine(self._on_crash)
+        self._engine = make_engine(lambda: load(self._report), self._on_crash)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._outbox: deque[Message | int] = deque()
         self._pending: dict[int, tuple[SubmitMessage, Future[EngineResult]]] = {}
@@ -127,6 +134,9 @@ class EngineServer:
         # What runs has been failed already, and the process ends without waiting for its thread.
         self._engine.close(request.reason, timeout_seconds=0)
         self._exit_code = 0
+
+    def _report(self, detail: str) -> None:
+        self._post(ProgressMessage(detail=detail))
 
     def _on_started(self, started: Future[ModelInfo]) -> None:
         error = started.exception()
@@ -213,8 +223,11 @@ class EngineServer:
         self._socket.send(encode(message))
 
 
-def load_configured_model() -> DepthModel:
+def load_configured_model(report: Callable[[str], None]) -> DepthModel:
     """Load the model that the settings in the environment declare.
+
+    Args:
+        report: Told what is being done.
 
     Raises:
         StartupError: See `load_settings` and `load_model`.
@@ -222,10 +235,10 @@ def load_configured_model() -> DepthModel:
     from depth_server.model_loading import load_model  # noqa: PLC0415 not wanted by processes with another loader
     from depth_server.settings import load_settings  # noqa: PLC0415 likewise
 
-    return load_model(load_settings())
+    return load_model(load_settings(), report)
 
 
-def find_loader(name: str) -> Callable[[], DepthModel]:
+def find_loader(name: str) -> Loader:
     """Import `module:function`.
 
     Raises:
@@ -233,7 +246,7 @@ def find_loader(name: str) -> Callable[[], DepthModel]:
     """
     module, _, attribute = name.partition(":")
     try:
-        return cast("Callable[[], DepthModel]", getattr(importlib.import_module(module), attribute))
+        return cast("Loader", getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError) as error:
         message = f"the engine process has no loader {name}: {error}"
         raise StartupError(StartupReason.INTERNAL_ERROR, message) from error
@@ -253,10 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pixels = SharedPixels(options.pixels, options.pixels_bytes)
     policy: BatchPolicy = POLICY.validate_json(options.policy)
 
-    def load() -> DepthModel:
-        return find_loader(options.loader)()  # in the engine's thread, since the import takes seconds
+    def load(report: Callable[[str], None]) -> DepthModel:
+        return find_loader(options.loader)(report)  # in the engine's thread, since the import takes seconds
 
-    def make_engine(on_crash: Callable[[str], None]) -> ThreadEngine:
+    def make_engine(load: Callable[[], DepthModel], on_crash: Callable[[str], None]) -> ThreadEngine:
         return ThreadEngine(
             load,
             policy=policy,
@@ -268,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     socket.setsockopt(zmq.SNDTIMEO, SEND_TIMEOUT_MILLISECONDS)
     socket.connect(options.endpoint)
     try:
-        code = EngineServer(socket, pixels, make_engine).run()
+        code = EngineServer(socket, pixels, load, make_engine).run()
     except (ValidationError, ValueError, zmq.ZMQError):
         logger.exception("the engine process cannot go on")
         code = 1

@@ -2,18 +2,23 @@
 
 DepthServerError
 ├── RequestError                 the client has to change something
-│   ├── InvalidRequestError      not multipart, damaged multipart, no field `file`
+│   ├── InvalidRequestError      damaged multipart, no field `file`, no valid JSON or tensors
+│   ├── InvalidParameterError    a query parameter that is unknown or has a wrong value
+│   ├── NotAcceptableError       no representation that the client accepts
+│   ├── ModelNotFoundError       another model than the one served here
 │   ├── InvalidImageError        empty, truncated or damaged image
 │   ├── UnsupportedMediaError    not an image, or not in a supported format
 │   ├── UploadTooLargeError      too many bytes
 │   ├── ImageTooLargeError       too many pixels
 │   ├── UploadTimeoutError       the body came too slowly
 │   ├── ClientDisconnectedError  nobody waits for the answer any more
+│   ├── InvalidDeadlineError     the deadline header cannot be understood
 │   └── AccessError              the client may not do this
 │       ├── UnauthenticatedError no valid credentials
 │       └── ForbiddenError       valid credentials that do not suffice
 ├── CapacityError                the same request may succeed later
-│   ├── OverloadedError          the queue is full
+│   ├── OverloadedError          the queue is full, or the answer would come too late
+│   ├── RateLimitedError         this client asks too often
 │   ├── EngineMemoryError        the device had no memory for this image
 │   ├── NotReadyError            starting, draining or failed
 │   ├── CredentialsUnavailableError  credentials cannot be verified at the moment
@@ -40,7 +45,19 @@ class RequestError(DepthServerError):
 
 
 class InvalidRequestError(RequestError):
-    """The body is no multipart form with a field `file`."""
+    """The body is not what the endpoint takes: a damaged form, no field `file`, no valid JSON or tensors."""
+
+
+class InvalidParameterError(RequestError):
+    """A parameter is unknown or has a wrong value."""
+
+
+class NotAcceptableError(RequestError):
+    """There is no representation that the client accepts."""
+
+
+class ModelNotFoundError(RequestError):
+    """The request names another model than the one that is served."""
 
 
 class InvalidImageError(RequestError):
@@ -61,6 +78,10 @@ class ImageTooLargeError(RequestError):
 
 class UploadTimeoutError(RequestError):
     """The body did not arrive in time."""
+
+
+class InvalidDeadlineError(RequestError):
+    """The header with the client's deadline cannot be understood."""
 
 
 class ClientDisconnectedError(RequestError):
@@ -100,7 +121,11 @@ class CapacityError(DepthServerError):
 
 
 class OverloadedError(CapacityError):
-    """The queue of requests or of bytes is full."""
+    """The queue of requests or of bytes is full, or the answer would come too late."""
+
+
+class RateLimitedError(CapacityError):
+    """This client asks more often than it may."""
 
 
 class EngineMemoryError(CapacityError):
@@ -219,16 +244,21 @@ CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a client that left; it is counted, never sent."""
 
 HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
-    InvalidRequestError: HttpError(400, "invalid-request", "The request is not a multipart form with a file"),
+    InvalidRequestError: HttpError(400, "invalid-request", "The request is not well-formed"),
+    InvalidDeadlineError: HttpError(400, "invalid-deadline", "The deadline cannot be understood"),
     InvalidImageError: HttpError(400, "invalid-image", "The image cannot be decoded"),
     UnauthenticatedError: HttpError(401, "unauthenticated", "Valid credentials are needed"),
     ForbiddenError: HttpError(403, "forbidden", "The credentials do not suffice"),
+    ModelNotFoundError: HttpError(404, "model-not-found", "The model is not served here"),
+    NotAcceptableError: HttpError(406, "not-acceptable", "There is no acceptable representation"),
     UploadTimeoutError: HttpError(408, "upload-timeout", "The upload took too long"),
     UploadTooLargeError: HttpError(413, "upload-too-large", "The upload has too many bytes"),
     ImageTooLargeError: HttpError(413, "image-too-large", "The image has too many pixels"),
     UnsupportedMediaError: HttpError(415, "unsupported-media", "The upload is not a supported image"),
     ClientDisconnectedError: HttpError(CLIENT_CLOSED_REQUEST, "client-disconnected", "The client left"),
+    InvalidParameterError: HttpError(422, "invalid-parameter", "A parameter is not valid"),
     OverloadedError: HttpError(429, "overloaded", "The server has no room for the request", 1),
+    RateLimitedError: HttpError(429, "rate-limited", "The client asks too often", 1),
     EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
     NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),
     CredentialsUnavailableError: HttpError(503, "credentials-unavailable", "Credentials cannot be verified", 5),

@@ -1,6 +1,6 @@
 """What the server says about itself: liveness, readiness and the reason for either; no I/O.
 
-Starting ──► WarmingUp ──► Ready ──► Draining
+Starting ──► WarmingUp ◄─► Ready ──► Draining
     └───────────┴────────────┴──────────┴────► Failed
 """
 
@@ -15,7 +15,7 @@ class HealthState(StrEnum):
     STARTING = "Starting"
     """The process runs and answers probes; weights are being loaded."""
     WARMING_UP = "WarmingUp"
-    """Weights are verified and loaded; the first forward pass runs."""
+    """Weights are verified and loaded, the first forward pass runs; or engine processes have died and start again."""
     READY = "Ready"
     """Requests are served."""
     DRAINING = "Draining"
@@ -27,7 +27,7 @@ class HealthState(StrEnum):
 _SUCCESSORS: dict[HealthState, frozenset[HealthState]] = {
     HealthState.STARTING: frozenset({HealthState.WARMING_UP, HealthState.DRAINING, HealthState.FAILED}),
     HealthState.WARMING_UP: frozenset({HealthState.READY, HealthState.DRAINING, HealthState.FAILED}),
-    HealthState.READY: frozenset({HealthState.DRAINING, HealthState.FAILED}),
+    HealthState.READY: frozenset({HealthState.WARMING_UP, HealthState.DRAINING, HealthState.FAILED}),
     HealthState.DRAINING: frozenset({HealthState.FAILED}),
     HealthState.FAILED: frozenset(),
 }

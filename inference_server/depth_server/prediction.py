@@ -5,11 +5,13 @@ only waits. A request that is refused, too late or abandoned stops at the next s
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -20,8 +22,10 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 
 from depth_server.admission import Admission, Permit
+from depth_server.auth import PRINCIPAL, Principal
+from depth_server.deadlines import request_deadline
 from depth_server.decode import ImageLimits, decode_image
-from depth_server.engine import Engine, ModelInfo, retry_after
+from depth_server.engine import Engine, EngineResult, ModelInfo, retry_after
 from depth_server.errors import (
     ClientDisconnectedError,
     DeadlineExceededError,
@@ -225,10 +229,12 @@ class Predictor:
         announced = request.headers.get("content-length", "")
         if announced.isdecimal():
             self._admission.check_upload_bytes(int(announced))
+        deadline = request_deadline(request.headers, time.monotonic(), longest=math.inf)
+        self._admission.check_rate(client_name(request))
         with self._admission.admit(retry_after(self._engine.expected_wait_seconds)) as permit:
             # The upload is bound to no name here, so that it can be freed as soon as it is decoded.
-            computation = self._compute(await self._receive(request, body, permit), permit, model)
-            return await self._finish_in_time(request, computation)
+            computation = self._compute(await self._receive(request, body, permit), permit, model, deadline)
+            return await self._finish_in_time(request, computation, deadline)
 
     async def _receive(self, request: Request, body: Body, permit: Permit) -> bytes:
         content_type = request.headers.get("content-type", "")
@@ -242,9 +248,11 @@ class Predictor:
             message = "the client left during its upload"
             raise ClientDisconnectedError(message) from error
 
-    async def _finish_in_time(self, request: Request, computation: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _finish_in_time(
+        self, request: Request, computation: Coroutine[Any, Any, Answer], deadline: float
+    ) -> Answer:
         """Wait for the computation, its deadline or the client's departure, whichever comes first."""
-        limit = self._settings.request_timeout_seconds
+        limit = max(min(self._settings.request_timeout_seconds, deadline - time.monotonic()), 0.0)
         work = asyncio.create_task(computation)
         departure = asyncio.create_task(_wait_for_disconnect(request))
         try:
@@ -261,14 +269,16 @@ class Predictor:
             departure.cancel()
             await asyncio.gather(work, departure, return_exceptions=True)
 
-    async def _compute(self, data: bytes, permit: Permit, model: ModelInfo) -> Answer:
+    async def _compute(self, data: bytes, permit: Permit, model: ModelInfo, deadline: float) -> Answer:
+        permit.begin_work()
         began = time.perf_counter()
+        deadline = min(deadline, time.monotonic() + self._settings.request_timeout_seconds)
         preparation = self._prepare(data, permit)
         del data
         prepared, faces_blurred = await preparation
         height, width = prepared.pixel_values.shape[1:]
         permit.set_work_units(Size(height, width).work_units)
-        result = await asyncio.wrap_future(self._engine.submit(prepared.pixel_values))
+        result = await self._forward(prepared.pixel_values, deadline)
         rendered = await self._in_pool(_render, result.depth, prepared.source, model.align_corners)
         elapsed = time.perf_counter() - began
         answer = orjson.dumps(
@@ -293,6 +303,16 @@ class Predictor:
         )
         return Answer(answer, {} if faces_blurred is None else {FACES_BLURRED_HEADER: str(faces_blurred)})
 
+    async def _forward(self, pixel_values: NDArray[np.float32], deadline: float) -> EngineResult:
+        # In the pool, since an engine in another process copies the pixels.
+        submission = self._in_pool(partial(self._engine.submit, pixel_values, deadline=deadline))
+        try:
+            submitted = await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            submission.add_done_callback(_abandon)
+            raise
+        return await asyncio.wrap_future(submitted)
+
     async def _prepare(self, data: bytes, permit: Permit) -> tuple[PreparedImage, int | None]:
         """Return the image ready for the engine, and how many of its faces were blurred if they are looked for."""
         sizes = (self._settings.input_size, self._settings.max_long_side)
@@ -316,6 +336,19 @@ class Predictor:
 
 def _render(depth: NDArray[np.float32], source: Size, align_corners: bool) -> RenderedDepth:  # noqa: FBT001 executors pass no keywords
     return render_depth(depth, source, align_corners=align_corners)
+
+
+def _abandon(submission: asyncio.Future[Future[EngineResult]]) -> None:
+    if submission.exception() is None:
+        submission.result().cancel()
+
+
+def client_name(request: Request) -> str:
+    """Name whoever is limited in the rate of its requests: by its credentials, or else by its address."""
+    principal = request.scope.get("state", {}).get(PRINCIPAL)
+    if isinstance(principal, Principal):
+        return f"subject {principal.subject}"
+    return f"address {request.client.host if request.client else ''}"
 
 
 async def _wait_for_disconnect(request: Request) -> None:

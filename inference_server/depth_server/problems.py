@@ -1,12 +1,21 @@
 """Turns errors into `application/problem+json` (RFC 9457), by the one table in `errors`."""
 
 from http import HTTPStatus
+from random import random
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from depth_server.errors import PROBLEM_MEDIA_TYPE, AccessError, CapacityError, DepthServerError, http_error
+from depth_server.errors import (
+    PROBLEM_MEDIA_TYPE,
+    AccessError,
+    CapacityError,
+    DepthServerError,
+    OverloadedError,
+    RateLimitedError,
+    http_error,
+)
 from depth_server.health import HealthReport
 from depth_server.security_headers import SECURITY_HEADERS
 
@@ -25,10 +34,22 @@ def problem_response(error: DepthServerError, report: HealthReport | None = None
     body: dict[str, object] = {"type": row.type, "title": row.title, "status": row.status, "detail": str(error)}
     if report is not None:
         body["state"] = report.state.value
+    if retry_after is not None and isinstance(error, (OverloadedError, RateLimitedError)):
+        retry_after = spread_retry_after(retry_after, random())  # noqa: S311 no secret
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if isinstance(error, AccessError):
         headers["WWW-Authenticate"] = error.challenge
     return Response(orjson.dumps(body), row.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def spread_retry_after(seconds: int, fraction: float) -> int:
+    """Lengthen a `Retry-After` by up to a half, at least by up to a second: refused clients must not return together.
+
+    Args:
+        seconds: At least 1.
+        fraction: From 0 to 1, drawn for this answer.
+    """
+    return seconds + round(fraction * max(seconds / 2, 1))
 
 
 def add_error_handlers(app: FastAPI) -> None:

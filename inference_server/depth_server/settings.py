@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from depth_server.access_settings import AccessSettings
+from depth_server.api_settings import ApiSettings
+from depth_server.engine_settings import EngineSettings
 from depth_server.errors import StartupError, StartupReason
 from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
 from depth_server.model_settings import Backend, ModelSettings
@@ -54,7 +56,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(ModelSettings, AccessSettings):
+class Settings(ModelSettings, AccessSettings, EngineSettings, ApiSettings):
     """Everything that can be configured, in pixels, bytes and seconds.
 
     `load_settings` builds it; constructing it directly with keywords is for tests.
@@ -122,6 +124,12 @@ class Settings(ModelSettings, AccessSettings):
             message = (
                 f"{ENV_PREFIX}MAX_INFLIGHT_UPLOAD_BYTES={self.max_inflight_upload_bytes} is below "
                 f"{ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}: the largest upload could never be accepted"
+            )
+            raise ValueError(message)
+        if self.slo_seconds >= self.job_ageing_seconds:
+            message = (
+                f"{ENV_PREFIX}JOB_AGEING_SECONDS={self.job_ageing_seconds:g} must be above "
+                f"{ENV_PREFIX}SLO_SECONDS={self.slo_seconds:g}: jobs would go before interactive requests"
             )
             raise ValueError(message)
         check_backend(self.backend, self.device, self.precision)

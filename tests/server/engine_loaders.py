@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +39,16 @@ class FragileModel(FakeDepthModel):
         return super().forward(pixel_values)
 
 
-def fragile() -> FragileModel:
+def fragile(report: Callable[[str], None]) -> FragileModel:
+    report("a fragile model is made")
     return FragileModel()
 
 
-def broken() -> FragileModel:
+def broken(_: Callable[[str], None]) -> FragileModel:
     message = "the weights are not there"
     raise StartupError(StartupReason.WEIGHTS_NOT_FOUND, message)
 
 
-def killed() -> FragileModel:
+def killed(_: Callable[[str], None]) -> FragileModel:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError

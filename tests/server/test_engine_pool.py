@@ -30,7 +30,11 @@ TIMEOUT = 60.0
 class Listener:
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.progress: list[str] = []
         self.changed = threading.Condition()
+
+    def on_progress(self, detail: str) -> None:
+        self.progress.append(detail)
 
     def on_available(self) -> None:
         self._note("available")
@@ -111,6 +115,7 @@ def test_both_processes_serve_and_every_image_gets_its_own_depth(pools: Pools) -
     info = pool.start(loaded.append).result(TIMEOUT)
     assert loaded == [info]
     assert info.name == "fake"
+    assert pools.listener.progress == ["a fragile model is made"] * 2
     futures = [pool.submit(image(value, 14 * (1 + value % 3))) for value in range(20)]
     assert values(futures) == [float(value) for value in range(20)]
     assert futures[2].result().depth.shape == (14, 42)
