@@ -1,6 +1,7 @@
 """From predicted depth to the answer's picture; pure."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import cv2
@@ -12,6 +13,13 @@ from depth_server.preprocess import Size
 
 PNG_LEVELS: Final = 65535
 """Largest value of a 16-bit grey pixel."""
+
+
+class Upsampling(StrEnum):
+    """How depth is brought to the size of the source."""
+
+    BILINEAR = "bilinear"
+    NEAREST = "nearest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,24 @@ def resize_depth(depth: NDArray[np.float32], size: Size, *, align_corners: bool)
     left, right, across = _sample_positions(depth.shape[1], size.width, align_corners=align_corners)
     rows = _blend(depth[:, left], depth[:, right], across[np.newaxis, :])
     return _blend(rows[top], rows[bottom], down[:, np.newaxis])
+
+
+def resize_nearest(depth: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Repeat the nearest value, as `torch.nn.functional.interpolate` does in its mode `nearest`; invents no depth.
+
+    Args:
+        depth: (h, w).
+        size: Size of the result.
+
+    Returns:
+        (size.height, size.width).
+    """
+    if depth.shape == (size.height, size.width):
+        return depth
+    # In whole numbers, where torch rounds in fp32.
+    rows = np.arange(size.height) * depth.shape[0] // size.height
+    columns = np.arange(size.width) * depth.shape[1] // size.width
+    return depth[rows[:, np.newaxis], columns]
 
 
 def quantise_depth(depth: NDArray[np.float32]) -> QuantisedDepth:

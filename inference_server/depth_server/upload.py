@@ -1,4 +1,4 @@
-"""Reads the one file of a multipart form from a streamed body, counting every byte before it is kept.
+"""Reads the file of a streamed body, or the files of a form, counting every byte before it is kept.
 
 Starlette's form parser spools to disk and limits only what is no file, so this feeds `python-multipart` itself.
 """
@@ -18,32 +18,40 @@ FILE_FIELD: Final = "file"
 MAX_PARTS: Final = 8
 """Parts of a form; only one is used."""
 
+RAW_MEDIA_TYPES: Final = ("image/", "application/octet-stream")
+"""Beginnings of media types whose body is the image itself; what it really is, its bytes tell."""
+
 MAX_HEADER_BYTES: Final = 8 * 1024
 """Bytes of the headers of one part."""
 
 
 class FormFileParser:
-    """Incremental parser of `multipart/form-data` that keeps the first part called `file`.
+    """Incremental parser of `multipart/form-data` that keeps the parts called `file`.
 
     Args:
         content_type: The request's header `Content-Type`.
+        max_files: How many of them; None keeps the first and drops the others.
 
     Raises:
         UnsupportedMediaError: Not a multipart form.
         InvalidRequestError: No usable boundary.
     """
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, max_files: int | None = None) -> None:
         media_type, options = parse_options_header(content_type)
         if media_type.lower() != b"multipart/form-data":
             given = media_type.decode("latin-1") or "nothing"
             message = f"the body is {given}, expected multipart/form-data with the field {FILE_FIELD!r}"
+            if max_files is None:
+                message += ", or an image as image/* or application/octet-stream"
             raise UnsupportedMediaError(message)
         boundary = options.get(b"boundary")
         if not boundary:
             message = "the header Content-Type has no multipart boundary"
             raise InvalidRequestError(message)
-        self._file: bytearray | None = None
+        self._files: list[bytearray] = []
+        self._max_files = max_files
+        self._max_parts = max(MAX_PARTS, max_files or 0)
         self._is_file_part = False
         self._complete = False
         self._parts = 0
@@ -81,23 +89,33 @@ class FormFileParser:
             raise InvalidRequestError(message) from error
 
     def finish(self) -> bytes:
-        """Return the file after the last chunk.
+        """Return the first file after the last chunk.
 
         Raises:
             InvalidRequestError: The body ended early or has no such field.
         """
-        if self._file is None:
+        return self.finish_all()[0]
+
+    def finish_all(self) -> list[bytes]:
+        """Return the files after the last chunk, in their order, at least one.
+
+        Raises:
+            InvalidRequestError: The body ended early or has no such field.
+        """
+        if not self._files:
             message = f"the form has no field {FILE_FIELD!r}; send the image as multipart field {FILE_FIELD!r}"
             raise InvalidRequestError(message)
         if not self._complete:
             message = "the multipart body ends before its closing boundary"
             raise InvalidRequestError(message)
-        return bytes(self._file)
+        files = [bytes(file) for file in self._files]
+        self._files.clear()
+        return files
 
     def _begin_part(self) -> None:
         self._parts += 1
-        if self._parts > MAX_PARTS:
-            message = f"the form has more than {MAX_PARTS} parts"
+        if self._parts > self._max_parts:
+            message = f"the form has more than {self._max_parts} parts"
             raise InvalidRequestError(message)
         self._is_file_part = False
         self._header_bytes = 0
@@ -125,13 +143,17 @@ class FormFileParser:
         self._header_value.clear()
 
     def _end_headers(self) -> None:
-        if self._field_name == FILE_FIELD.encode() and self._file is None:
-            self._is_file_part = True
-            self._file = bytearray()
+        if self._field_name != FILE_FIELD.encode() or (self._files and self._max_files is None):
+            return
+        if self._max_files is not None and len(self._files) >= self._max_files:
+            message = f"the form has more than {self._max_files} files"
+            raise InvalidRequestError(message)
+        self._is_file_part = True
+        self._files.append(bytearray())
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_file_part and self._file is not None:
-            self._file += memoryview(data)[start:end]
+        if self._is_file_part:
+            self._files[-1] += memoryview(data)[start:end]
 
     def _end(self) -> None:
         self._complete = True
@@ -153,3 +175,50 @@ async def read_form_file(content_type: str, body: AsyncIterator[bytes], count: C
         count(len(chunk))
         parser.feed(chunk)
     return parser.finish()
+
+
+async def read_form_files(
+    content_type: str, body: AsyncIterator[bytes], count: Callable[[int], None], max_files: int
+) -> list[bytes]:
+    """Read all files of a form, at least one.
+
+    Args:
+        content_type: The request's header `Content-Type`.
+        body: Chunks of the body.
+        count: Called with the size of each chunk before it is kept; raises to refuse the rest.
+        max_files: One more is refused.
+
+    Raises:
+        InvalidRequestError, UnsupportedMediaError: See `FormFileParser`.
+    """
+    parser = FormFileParser(content_type, max_files)
+    async for chunk in body:
+        count(len(chunk))
+        parser.feed(chunk)
+    return parser.finish_all()
+
+
+async def read_body(body: AsyncIterator[bytes], count: Callable[[int], None]) -> bytes:
+    """Read a whole body.
+
+    Args:
+        body: Its chunks.
+        count: Called with the size of each chunk before it is kept; raises to refuse the rest.
+    """
+    data = bytearray()
+    async for chunk in body:
+        count(len(chunk))
+        data += chunk
+    return bytes(data)
+
+
+async def read_image_file(content_type: str, body: AsyncIterator[bytes], count: Callable[[int], None]) -> bytes:
+    """Read an image file that is the body itself or the file of a form, by the type of the content.
+
+    Raises:
+        InvalidRequestError, UnsupportedMediaError: See `FormFileParser`.
+    """
+    media_type = content_type.strip().lower()
+    if media_type.startswith(RAW_MEDIA_TYPES):
+        return await read_body(body, count)
+    return await read_form_file(content_type, body, count)
