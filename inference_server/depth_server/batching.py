@@ -1,9 +1,9 @@
 """Plans the next batch from what waits; pure: no clock, no I/O, no model.
 
-The rules, with the simulations behind them in brackets where a paper has them:
+The rules:
 
 - A batch forms from what waits when the engine is free. No timer holds it back.
-- A batch has one size of input and one lane. Of all that wait, the most urgent image chooses both.
+- A batch has one size of input and one lane. Of all that can be in time, the most urgent image chooses both.
 - The batch has 8, 4, 2 or 1 images, as many as wait and the limit of the bucket allows.
 - What cannot be finished in time is not begun. Where the most urgent image would be too late with the full batch, the
   batch is shrunk if that makes nobody else late; otherwise the image is dropped, as in Nexus (Shen et al., SOSP 2019):
