@@ -78,7 +78,7 @@ class ModelSettings(BaseSettings):
     """Compare the output on fixed images with fp32 on the CPU before the server becomes ready."""
     golden_max_absrel: float = Field(default=0.01, gt=0, le=1)
     """Largest mean absolute relative error of that comparison."""
-    int8_max_absrel: float = Field(default=0.1, gt=0, le=1)
+    int8_max_absrel: float = Field(default=0.05, gt=0, le=1)
     """The same for INT8, which is lossy by design."""
 
     @field_validator("weights_sha256", mode="before")
