@@ -17,9 +17,11 @@ from depth_server.errors import StartupError, StartupReason
 from depth_server.health import Health, HealthState
 from depth_server.metrics import ServerMetrics
 from depth_server.model.variants import model_spec
+from depth_server.pipeline import ImagePipeline
 from depth_server.prediction import Predictor
 from depth_server.problems import add_error_handlers
 from depth_server.rate_limit import RateLimiter
+from depth_server.request_runner import RequestRunner
 from depth_server.routes import Services, build_router
 from depth_server.settings import Settings
 from depth_server.version import server_version
@@ -66,24 +68,18 @@ def create_app(
     """
     admission.follow(engine)
     version = server_version()
+    spec = model_spec(settings.model_family, settings.model_variant)
     metrics = ServerMetrics(CollectorRegistry())
     metrics.set_info(
         version=version,
-        model=model_spec(settings.model_family, settings.model_variant).name,
+        model=spec.name,
         device=settings.device,
         precision=settings.precision,
     )
     codecs = ThreadPoolExecutor(settings.codec_threads, thread_name_prefix="codec")
     faces = build_face_blur(settings, metrics.observe_faces)
-    predictor = Predictor(
-        settings=settings,
-        engine=engine,
-        health=health,
-        admission=admission,
-        metrics=metrics,
-        codecs=codecs,
-        faces=faces,
-    )
+    runner = RequestRunner(settings=settings, engine=engine, health=health, admission=admission, metrics=metrics)
+    pipeline = ImagePipeline(settings=settings, spec=spec, engine=engine, metrics=metrics, codecs=codecs, faces=faces)
 
     def on_loaded(model: ModelInfo) -> None:
         metrics.set_info(version=version, model=model.name, device=model.device, precision=model.precision)
@@ -92,7 +88,7 @@ def create_app(
 
     async def start() -> None:
         try:
-            predictor.model = await asyncio.wrap_future(engine.start(on_loaded))
+            runner.model = await asyncio.wrap_future(engine.start(on_loaded))
         except StartupError as error:
             failure = error
         except Exception as error:
@@ -116,7 +112,7 @@ def create_app(
         if faces is not None:
             faces.close()
 
-    # No pages for people: they would load their scripts from another host. The schema is at /openapi.json.
+    # FastAPI's own pages load their scripts from another host; `routes.pages` has one that does not.
     app = FastAPI(title="Depth Serving", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.metrics = metrics
     add_error_handlers(app)
@@ -124,10 +120,12 @@ def create_app(
         build_router(
             Services(
                 settings=settings,
+                spec=spec,
                 engine=engine,
                 health=health,
                 metrics=metrics,
-                predictor=predictor,
+                runner=runner,
+                predictor=Predictor(settings=settings, spec=spec, runner=runner, pipeline=pipeline),
                 version=version,
             )
         )

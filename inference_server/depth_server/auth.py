@@ -158,7 +158,7 @@ class AuthenticationMiddleware:
             check_scopes(principal, self._required_scopes)
         except (AccessError, CredentialsUnavailableError) as error:
             self._on_refusal(refusal_reason(error))
-            await problem_response(error)(scope, receive, send)
+            await problem_response(error, path=scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})[PRINCIPAL] = principal
         await self._app(scope, receive, send)

@@ -30,6 +30,7 @@ class ModelInfo:
         device: Where it runs: `cpu` or `cuda`.
         precision: Type it computes in: `FP32`, `FP16` or `BF16`.
         align_corners: How its output is to be resized to the source.
+        weights_sha256: Digest of the file of weights; empty where there is none.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelInfo:
     device: str
     precision: str
     align_corners: bool
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

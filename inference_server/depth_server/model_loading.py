@@ -6,6 +6,7 @@ that runs ONNX graphs made beforehand does not load torch at all if its golden r
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -117,13 +118,15 @@ def _load_torch(settings: Settings, spec: ModelSpec, weights: WeightsFile) -> De
     from depth_server.torch_model import load_torch_model  # noqa: PLC0415 takes seconds
 
     del spec  # it follows from the settings
-    return load_torch_model(settings, weights.path)
+    model = load_torch_model(settings, weights.path)
+    model.info = replace(model.info, weights_sha256=weights.sha256)
+    return model
 
 
 def _load_onnx(settings: Settings, spec: ModelSpec, weights: WeightsFile) -> DepthModel:
     from depth_server.onnx_model import OnnxDepthModel  # noqa: PLC0415 only this backend needs it
 
-    return OnnxDepthModel(
+    model = OnnxDepthModel(
         spec,
         _graph_store(settings, spec, weights, settings.onnx_folder),
         precision=settings.precision.value,
@@ -131,6 +134,8 @@ def _load_onnx(settings: Settings, spec: ModelSpec, weights: WeightsFile) -> Dep
         max_sessions=settings.onnx_sessions,
         warm_up_sizes=common_sizes(settings),
     )
+    model.info = replace(model.info, weights_sha256=weights.sha256)
+    return model
 
 
 def _load_tensorrt(settings: Settings, spec: ModelSpec, weights: WeightsFile) -> DepthModel:
@@ -141,7 +146,7 @@ def _load_tensorrt(settings: Settings, spec: ModelSpec, weights: WeightsFile) ->
     from depth_server.torch_model import resolve_device  # noqa: PLC0415 likewise
 
     runtime = load_runtime(resolve_device(Device.CUDA))
-    return TensorRtDepthModel(
+    model = TensorRtDepthModel(
         spec,
         _graph_store(settings, spec, weights, settings.onnx_folder),
         EngineCache(settings.cache_folder / "tensorrt", runtime),
@@ -150,6 +155,8 @@ def _load_tensorrt(settings: Settings, spec: ModelSpec, weights: WeightsFile) ->
         workspace_bytes=settings.tensorrt_workspace_bytes,
         warm_up_sizes=common_sizes(settings),
     )
+    model.info = replace(model.info, weights_sha256=weights.sha256)
+    return model
 
 
 def _graph_store(settings: Settings, spec: ModelSpec, weights: WeightsFile, folder: Path | None) -> GraphStore:

@@ -71,7 +71,8 @@ def resize_nearest(depth: NDArray[np.float32], size: Size) -> NDArray[np.float32
     # In whole numbers, where torch rounds in fp32.
     rows = np.arange(size.height) * depth.shape[0] // size.height
     columns = np.arange(size.width) * depth.shape[1] // size.width
-    return depth[rows[:, np.newaxis], columns]
+    nearest: NDArray[np.float32] = depth[rows[:, np.newaxis], columns]
+    return nearest
 
 
 def quantise_depth(depth: NDArray[np.float32]) -> QuantisedDepth:

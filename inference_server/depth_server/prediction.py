@@ -1,356 +1,203 @@
-"""One prediction from request to answer: admit, receive, decode, forward, encode.
-
-Work on pixels runs in a pool of threads, where numpy, OpenCV and Pillow release the interpreter lock; the event loop
-only waits. A request that is refused, too late or abandoned stops at the next step and costs no forward pass.
-"""
+"""What the endpoints compute: depth of one image, of several, or of the tensors of an inference request."""
 
 import asyncio
-import math
-import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from concurrent.futures import Executor, Future
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import numpy as np
 import orjson
-import pybase64
 from fastapi import Request
-from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect
 
-from depth_server.admission import Admission, Permit
-from depth_server.auth import PRINCIPAL, Principal
-from depth_server.deadlines import request_deadline
-from depth_server.decode import ImageLimits, decode_image
-from depth_server.engine import Engine, EngineResult, ModelInfo, retry_after
-from depth_server.errors import (
-    ClientDisconnectedError,
-    DeadlineExceededError,
-    DepthServerError,
-    NotReadyError,
-    Outcome,
-    UploadTimeoutError,
-    http_error,
+from depth_server.admission import Permit
+from depth_server.answers import DepthMeaning, prediction_answer, prediction_fields, problem_fields
+from depth_server.batching import BATCH_SIZES
+from depth_server.errors import DepthServerError, ModelNotFoundError, Outcome, UploadTooLargeError, http_error
+from depth_server.inference_request import InferenceRequest, inference_response, parse_inference, renderer
+from depth_server.model.variants import ModelSpec
+from depth_server.pipeline import EncodedImage, ImagePipeline, ImageSource, Prediction
+from depth_server.query import ImageOptions, parse_image_query, parse_predict_query, unique_parameters
+from depth_server.representations import (
+    JSON,
+    DepthMap,
+    Representation,
+    choose_representation,
+    encode_depth,
+    encode_depth_png,
 )
-from depth_server.faces import FaceBlur
-from depth_server.health import Health
-from depth_server.metrics import ServerMetrics
-from depth_server.postprocess import encode_png, quantise_depth, resize_depth
-from depth_server.preprocess import Size, input_size, preprocess
+from depth_server.request_runner import Answer, Compute, RequestRunner, Work
 from depth_server.settings import Settings
-from depth_server.upload import read_form_file
+from depth_server.tensors import split_body
+from depth_server.upload import read_body, read_form_files, read_image_file
 
-Result = TypeVar("Result")
+Rendered = TypeVar("Rendered")
 
-DISCARD_SECONDS: Final = 2.0
-"""How long the rest of a refused body is read: a client that still sends may never see an answer that comes with a
-closed connection."""
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+"""Length of the JSON in a body that goes on with binary tensor data."""
 
-
-FACES_BLURRED_HEADER: Final = "X-Faces-Blurred"
-"""Header that tells how many faces were made unrecognisable; sent where they are looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a successful request is answered with.
-
-    Attributes:
-        body: JSON, as `PredictResponse` documents it.
-        headers: Beside those of every answer.
-    """
-
-    body: bytes
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """An image ready for the engine.
-
-    Attributes:
-        pixel_values: (3, H, W).
-        source: Size of the image it came from.
-        seconds: Time it took.
-    """
-
-    pixel_values: NDArray[np.float32]
-    source: Size
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedDepth:
-    """Depth ready for the answer.
-
-    Attributes:
-        png: 16-bit grey PNG at the size of the source.
-        minimum: Depth of level 0.
-        maximum: Depth of level 65535.
-        seconds: Time it took.
-    """
-
-    png: bytes
-    minimum: float
-    maximum: float
-    seconds: float
-
-
-def prepare_image(data: bytes, limits: ImageLimits, lower_bound: int, max_long_side: int) -> PreparedImage:
-    """Decode, resize and normalise."""
-    image, seconds = decode_timed(data, limits)
-    return prepare_decoded(image, lower_bound, max_long_side, seconds)
-
-
-def decode_timed(data: bytes, limits: ImageLimits) -> tuple[NDArray[np.uint8], float]:
-    """Decode to (H, W, 3), RGB, and tell the seconds it took."""
-    began = time.perf_counter()
-    image = decode_image(data, limits)
-    return image, time.perf_counter() - began
-
-
-def prepare_decoded(
-    image: NDArray[np.uint8], lower_bound: int, max_long_side: int, decode_seconds: float
-) -> PreparedImage:
-    """Resize and normalise (H, W, 3), RGB."""
-    began = time.perf_counter()
-    source = Size(image.shape[0], image.shape[1])
-    pixel_values = preprocess(image, input_size(source, lower_bound, max_long_side))
-    return PreparedImage(pixel_values, source, decode_seconds + time.perf_counter() - began)
-
-
-def render_depth(depth: NDArray[np.float32], source: Size, *, align_corners: bool) -> RenderedDepth:
-    """Resize to the source, quantise and encode."""
-    began = time.perf_counter()
-    quantised = quantise_depth(resize_depth(depth, source, align_corners=align_corners))
-    png = encode_png(quantised.levels)
-    return RenderedDepth(png, quantised.minimum, quantised.maximum, time.perf_counter() - began)
-
-
-class Body:
-    """A request's body, counted and read at most once."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self.is_complete = False
-        self._is_begun = False
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives."""
-        self._is_begun = True
-        async for chunk in self._request.stream():
-            if chunk:
-                yield chunk
-        self.is_complete = True
-
-    async def discard(self, max_bytes: int) -> None:
-        """Read and drop what is left, within bounds."""
-        if self.is_complete:
-            return
-        if not self._is_begun and "expect" in self._request.headers:
-            return  # the client waits for a go-ahead and has sent nothing
-        dropped = 0
-        try:
-            async with asyncio.timeout(DISCARD_SECONDS):
-                while dropped <= max_bytes:
-                    message = await self._request.receive()
-                    dropped += len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            return
+CONCURRENT_IMAGES: Final = BATCH_SIZES[0]
+"""Images of one call that are prepared or computed at a time: a full batch, and the others' images find their turn."""
 
 
 class Predictor:
-    """Answers `POST /predict`.
+    """Answers the endpoints that compute depth.
 
     Args:
         settings: Bounds.
-        engine: Runs the model.
-        health: Whether to serve at all.
-        admission: Bounds in number and bytes.
-        metrics: Told of every request.
-        codecs: Threads for work on pixels.
-        faces: Makes faces unrecognisable before anything else sees the image; None leaves them.
+        spec: The model.
+        runner: Runs requests.
+        pipeline: Computes depth of an image.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        engine: Engine,
-        health: Health,
-        admission: Admission,
-        metrics: ServerMetrics,
-        codecs: Executor,
-        faces: FaceBlur | None = None,
-    ) -> None:
+    def __init__(self, *, settings: Settings, spec: ModelSpec, runner: RequestRunner, pipeline: ImagePipeline) -> None:
         self._settings = settings
-        self._engine = engine
-        self._health = health
-        self._admission = admission
-        self._metrics = metrics
-        self._codecs = codecs
-        self._faces = faces
-        self._limits = ImageLimits(settings.max_pixels, settings.max_side_pixels)
-        self.model: ModelInfo | None = None
+        self._spec = spec
+        self._runner = runner
+        self._pipeline = pipeline
+        self._max_bytes = min(settings.max_batch_bytes, settings.max_inflight_upload_bytes)
 
     async def predict(self, request: Request) -> Answer:
-        """Answer one request.
+        """Answer `POST /predict`.
 
         Raises:
             DepthServerError: See `errors.HTTP_ERRORS`.
         """
-        outcome = Outcome.FAILED
-        body = Body(request)
-        try:
-            answer = await self._predict(request, body)
-            outcome = Outcome.SUCCESS
-        except DepthServerError as error:
-            outcome = http_error(type(error)).outcome
-            if not isinstance(error, (UploadTimeoutError, ClientDisconnectedError)):
-                await body.discard(self._settings.max_upload_bytes)
-            raise
-        except asyncio.CancelledError:
-            outcome = Outcome.UNAVAILABLE
-            raise
-        finally:
-            self._metrics.count_request(outcome)
-        return answer
-
-    async def _predict(self, request: Request, body: Body) -> Answer:
-        report, model = self._health.report, self.model
-        if model is None or not report.accepts_requests:
-            message = f"the server is in the state {report.state}: {report.detail}"
-            raise NotReadyError(message)
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal():
-            self._admission.check_upload_bytes(int(announced))
-        deadline = request_deadline(request.headers, time.monotonic(), longest=math.inf)
-        self._admission.check_rate(client_name(request))
-        with self._admission.admit(retry_after(self._engine.expected_wait_seconds)) as permit:
-            # The upload is bound to no name here, so that it can be freed as soon as it is decoded.
-            computation = self._compute(await self._receive(request, body, permit), permit, model, deadline)
-            return await self._finish_in_time(request, computation, deadline)
-
-    async def _receive(self, request: Request, body: Body, permit: Permit) -> bytes:
         content_type = request.headers.get("content-type", "")
-        try:
-            async with asyncio.timeout(self._settings.upload_timeout_seconds), aclosing(body.chunks()) as chunks:
-                return await read_form_file(content_type, chunks, permit.add_upload_bytes)
-        except TimeoutError as error:
-            message = f"the body did not arrive within {self._settings.upload_timeout_seconds:g} s"
-            raise UploadTimeoutError(message) from error
-        except ClientDisconnect as error:
-            message = "the client left during its upload"
-            raise ClientDisconnectedError(message) from error
 
-    async def _finish_in_time(
-        self, request: Request, computation: Coroutine[Any, Any, Answer], deadline: float
+        async def read(chunks: AsyncIterator[bytes], permit: Permit) -> bytes:
+            return await read_image_file(content_type, chunks, permit.add_upload_bytes)
+
+        def plan() -> Compute[bytes]:
+            options = parse_predict_query(request.query_params.multi_items(), self._settings.max_long_side)
+            representation = choose_representation(accept_header(request), options.colormap)
+            return partial(self._predict_one, options=options.image, representation=representation)
+
+        return await self._runner.run(request, read, plan)
+
+    async def predict_batch(self, request: Request) -> Answer:
+        """Answer `POST /predict/batch`.
+
+        Raises:
+            DepthServerError: What is wrong with the call as a whole; what is wrong with one image stands in its place.
+        """
+        content_type = request.headers.get("content-type", "")
+
+        async def read(chunks: AsyncIterator[bytes], permit: Permit) -> list[bytes]:
+            return await read_form_files(content_type, chunks, permit.add_upload_bytes, self._settings.max_batch_images)
+
+        def plan() -> Compute[list[bytes]]:
+            options = parse_image_query(request.query_params.multi_items(), self._settings.max_long_side)
+            choose_representation(accept_header(request), None, (JSON,))
+            return partial(self._predict_several, options=options)
+
+        return await self._runner.run(request, read, plan, self._max_bytes)
+
+    async def infer(self, request: Request, model: str) -> Answer:
+        """Answer `POST /v2/models/{model}/infer`.
+
+        Raises:
+            DepthServerError: See `errors.HTTP_ERRORS`; the protocol has no errors of single images.
+        """
+
+        async def read(chunks: AsyncIterator[bytes], permit: Permit) -> bytes:
+            return await read_body(chunks, permit.add_upload_bytes)
+
+        def plan() -> Compute[bytes]:
+            check_model_name(model, self._spec.name)
+            unique_parameters(request.query_params.multi_items(), ())
+            return partial(self._infer, header_length=request.headers.get(HEADER_LENGTH))
+
+        return await self._runner.run(request, read, plan, self._max_bytes)
+
+    async def _predict_one(
+        self, data: bytes, work: Work, *, options: ImageOptions, representation: Representation
     ) -> Answer:
-        """Wait for the computation, its deadline or the client's departure, whichever comes first."""
-        limit = max(min(self._settings.request_timeout_seconds, deadline - time.monotonic()), 0.0)
-        work = asyncio.create_task(computation)
-        departure = asyncio.create_task(_wait_for_disconnect(request))
-        try:
-            done, _ = await asyncio.wait({work, departure}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if work in done:
-                return work.result()
-            if departure in done:
-                message = "the client left before its answer was ready"
-                raise ClientDisconnectedError(message)
-            message = f"the request was not finished within {limit:g} s"
-            raise DeadlineExceededError(message)
-        finally:
-            work.cancel()
-            departure.cancel()
-            await asyncio.gather(work, departure, return_exceptions=True)
-
-    async def _compute(self, data: bytes, permit: Permit, model: ModelInfo, deadline: float) -> Answer:
-        permit.begin_work()
-        began = time.perf_counter()
-        deadline = min(deadline, time.monotonic() + self._settings.request_timeout_seconds)
-        preparation = self._prepare(data, permit)
+        source = EncodedImage(data)
         del data
-        prepared, faces_blurred = await preparation
-        height, width = prepared.pixel_values.shape[1:]
-        permit.set_work_units(Size(height, width).work_units)
-        result = await self._forward(prepared.pixel_values, deadline)
-        rendered = await self._in_pool(_render, result.depth, prepared.source, model.align_corners)
-        elapsed = time.perf_counter() - began
-        answer = orjson.dumps(
-            {
-                "depth_map": pybase64.b64encode_as_string(rendered.png),
-                "processing_time": elapsed,
-                "width": prepared.source.width,
-                "height": prepared.source.height,
-                "min": rendered.minimum,
-                "max": rendered.maximum,
-                "kind": model.kind,
-                "model": model.name,
-                **({} if faces_blurred is None else {"faces_blurred": faces_blurred}),
-            }
+        render = partial(encode_depth, representation=representation, kind=work.model.kind)
+        computing = self._pipeline.predict(source, options, render, work.permit, deadline=work.deadline)
+        del source
+        return prediction_answer(await computing, representation, DepthMeaning.of(work.model, self._spec.unit))
+
+    async def _predict_several(self, files: list[bytes], work: Work, *, options: ImageOptions) -> Answer:
+        sources = [EncodedImage(data) for data in files]
+        results = await self._predict_all(sources, options, encode_depth_png, work)
+        meaning = DepthMeaning.of(work.model, self._spec.unit)
+        members = [_batch_member(result, meaning) for result in results]
+        outcomes = tuple(
+            http_error(type(result)).outcome if isinstance(result, DepthServerError) else Outcome.SUCCESS
+            for result in results
         )
-        self._metrics.observe_request(elapsed)
-        self._metrics.observe_stages(
-            queue=result.queue_seconds,
-            preprocess=prepared.seconds,
-            forward=result.forward_seconds,
-            postprocess=rendered.seconds,
+        return Answer(orjson.dumps({"results": members}), outcomes=outcomes)
+
+    async def _infer(self, body: bytes, work: Work, *, header_length: str | None) -> Answer:
+        inference = await asyncio.to_thread(self._parse, body, header_length)
+        results = await self._predict_all(inference.images, inference.options, partial(renderer, inference), work)
+        predictions = [_unless_error(result) for result in results]
+        meaning = DepthMeaning.of(work.model, self._spec.unit)
+        encoded, length = await asyncio.to_thread(inference_response, inference, predictions, meaning)
+        outcomes = (Outcome.SUCCESS,) * len(predictions)
+        if length is None:
+            return Answer(encoded, outcomes=outcomes)
+        return Answer(encoded, {HEADER_LENGTH: str(length)}, "application/octet-stream", outcomes)
+
+    def _parse(self, body: bytes, header_length: str | None) -> InferenceRequest:
+        declared, binary = split_body(body, header_length)
+        settings = self._settings
+        return parse_inference(
+            declared, binary, max_images=settings.max_batch_images, max_long_side=settings.max_long_side
         )
-        return Answer(answer, {} if faces_blurred is None else {FACES_BLURRED_HEADER: str(faces_blurred)})
 
-    async def _forward(self, pixel_values: NDArray[np.float32], deadline: float) -> EngineResult:
-        # In the pool, since an engine in another process copies the pixels.
-        submission = self._in_pool(partial(self._engine.submit, pixel_values, deadline=deadline))
-        try:
-            submitted = await asyncio.shield(submission)
-        except asyncio.CancelledError:
-            submission.add_done_callback(_abandon)
-            raise
-        return await asyncio.wrap_future(submitted)
+    async def _predict_all(
+        self, sources: Sequence[ImageSource], options: ImageOptions, render: Callable[[DepthMap], Rendered], work: Work
+    ) -> list[Prediction[Rendered] | DepthServerError]:
+        """Compute depth of each image, or tell what is wrong with it."""
+        slots = asyncio.Semaphore(CONCURRENT_IMAGES)
 
-    async def _prepare(self, data: bytes, permit: Permit) -> tuple[PreparedImage, int | None]:
-        """Return the image ready for the engine, and how many of its faces were blurred if they are looked for."""
-        sizes = (self._settings.input_size, self._settings.max_long_side)
-        if self._faces is None:
-            preparation = self._in_pool(prepare_image, data, self._limits, *sizes)
-            del data
-            prepared = await preparation
-            permit.release_upload_bytes()
-            return prepared, None
-        decoding = self._in_pool(decode_timed, data, self._limits)
-        del data
-        image, seconds = await decoding
-        permit.release_upload_bytes()
-        blurred = await self._faces.apply(image)
-        del image
-        return await self._in_pool(prepare_decoded, blurred.image, *sizes, seconds), blurred.faces
+        async def predict(source: ImageSource) -> Prediction[Rendered] | DepthServerError:
+            async with slots:
+                try:
+                    self._check_bytes(source)
+                    return await self._pipeline.predict(
+                        source, options, render, work.permit, deadline=work.deadline, keeps_upload=True
+                    )
+                except DepthServerError as error:
+                    return error
 
-    def _in_pool(self, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
-        return asyncio.get_running_loop().run_in_executor(self._codecs, call, *args)
+        # In a group, none outlives the request and its permit.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(predict(source)) for source in sources]
+        return [task.result() for task in tasks]
+
+    def _check_bytes(self, source: ImageSource) -> None:
+        limit = self._settings.max_upload_bytes
+        if isinstance(source, EncodedImage) and len(source.data) > limit:
+            message = f"the upload has more than {limit} bytes"
+            raise UploadTooLargeError(message)
 
 
-def _render(depth: NDArray[np.float32], source: Size, align_corners: bool) -> RenderedDepth:  # noqa: FBT001 executors pass no keywords
-    return render_depth(depth, source, align_corners=align_corners)
+def check_model_name(given: str, name: str) -> None:
+    """Refuse another model than the one that is served.
+
+    Raises:
+        ModelNotFoundError: With the name of the one that is.
+    """
+    if given != name:
+        message = f"the model {given[:80]!r} is not served here, {name!r} is"
+        raise ModelNotFoundError(message)
 
 
-def _abandon(submission: asyncio.Future[Future[EngineResult]]) -> None:
-    if submission.exception() is None:
-        submission.result().cancel()
+def accept_header(request: Request) -> str:
+    """Join the headers `Accept`, as RFC 9110 section 5.3 allows."""
+    return ",".join(request.headers.getlist("accept"))
 
 
-def client_name(request: Request) -> str:
-    """Name whoever is limited in the rate of its requests: by its credentials, or else by its address."""
-    principal = request.scope.get("state", {}).get(PRINCIPAL)
-    if isinstance(principal, Principal):
-        return f"subject {principal.subject}"
-    return f"address {request.client.host if request.client else ''}"
+def _batch_member(result: Prediction[bytes] | DepthServerError, meaning: DepthMeaning) -> dict[str, object]:
+    if isinstance(result, DepthServerError):
+        return {"error": problem_fields(result)}
+    return {"prediction": prediction_fields(result, meaning)}
 
 
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _unless_error(result: Prediction[Rendered] | DepthServerError) -> Prediction[Rendered]:
+    if isinstance(result, DepthServerError):
+        raise result
+    return result

@@ -1,7 +1,7 @@
 """From depth at the size of the source to the bytes of an answer, in each media type; pure."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -100,22 +100,25 @@ class Representation:
     colormap: Colormap | None = None
 
 
-def choose_representation(accept: str, colormap: Colormap | None) -> Representation:
+def choose_representation(
+    accept: str, colormap: Colormap | None, depth_offers: Sequence[str] = DEPTH_MEDIA_TYPES
+) -> Representation:
     """Negotiate.
 
     Args:
         accept: The header `Accept`, empty if there is none.
         colormap: From the query.
+        depth_offers: Media types of depth that there are, the preferred one first.
 
     Raises:
         NotAcceptableError: With what there is.
     """
-    offers = DEPTH_MEDIA_TYPES if colormap is None else COLOUR_MEDIA_TYPES
+    offers = depth_offers if colormap is None else COLOUR_MEDIA_TYPES
     chosen = choose_media_type(accept, offers)
     if chosen is None:
         condition = "" if colormap is None else f" with colormap={colormap}"
         message = f"the header Accept allows none of the representations{condition}: {', '.join(offers)}"
-        if colormap is None and choose_media_type(accept, COLOUR_MEDIA_TYPES) is not None:
+        if offers is DEPTH_MEDIA_TYPES and choose_media_type(accept, COLOUR_MEDIA_TYPES) is not None:
             message += f"; {JPEG} needs the parameter colormap, since it has no 16 bits"
         raise NotAcceptableError(message)
     return Representation(chosen, colormap)
@@ -181,7 +184,6 @@ def encode_tiff(depth: NDArray[np.float32]) -> bytes:
 def encode_depth_png(depth_map: DepthMap) -> bytes:
     """Encode as a 16-bit grey PNG."""
     return encode_png16(depth_levels(depth_map))
-
 
 
 def _encode_with_opencv(extension: str, colours: NDArray[np.uint8], parameters: tuple[int, ...]) -> bytes:

@@ -267,7 +267,7 @@ def _from_base64(value: str, where: str) -> bytes:
 
 
 def _split_elements(blob: memoryview, count: int, where: str) -> tuple[bytes, ...]:
-    elements = []
+    elements: list[bytes] = []
     while blob and len(elements) < count:
         if len(blob) < LENGTH_BYTES:
             break
