@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from depth_server.engine import DepthModel
 from depth_server.golden import SMALL_SIZE, GoldenCheck, Predict, verified
 from depth_server.licences import check_license
-from depth_server.model.variants import ModelSpec, model_spec
+from depth_server.model.variants import FAMILIES, ModelSpec, ResizeBound, model_spec
 from depth_server.model_settings import Backend
 from depth_server.onnx_graphs import GraphIdentity, GraphStore, graph_name
 from depth_server.preprocess import Size
@@ -77,10 +77,10 @@ def golden_check(settings: Settings, spec: ModelSpec, weights: WeightsFile, mode
 
 def common_sizes(settings: Settings) -> list[Size]:
     """List the network's input sizes for the common aspect ratios, square first, then landscape."""
+    is_upper = FAMILIES[settings.model_family].resize_bound is ResizeBound.UPPER
+    longest = settings.input_size if is_upper else settings.max_long_side
     sources = (Size(ASPECT_SCALE * aspect.denominator, ASPECT_SCALE * aspect.numerator) for aspect in COMMON_ASPECTS)
-    return list(
-        dict.fromkeys(nearest_bucket(source, settings.input_size, settings.max_long_side) for source in sources)
-    )
+    return list(dict.fromkeys(nearest_bucket(source, settings.input_size, longest) for source in sources))
 
 
 def export_onnx(settings: Settings, folder: Path, sizes: Sequence[Size], *, int8: bool) -> list[Path]:

@@ -41,6 +41,13 @@ def test_common_sizes_are_upstreams(tmp_path: Path) -> None:
     ]
 
 
+def test_common_sizes_of_an_upper_bound(tmp_path: Path) -> None:
+    values = {"model_family": "DepthAnything3Mono", "model_variant": "ViTL14", "input_size": 504}
+    sizes = common_sizes(settings_of(tmp_path, weights="a.pth", **values))
+    assert sizes[:2] == [Size(504, 504), Size(378, 504)]
+    assert max(size.width for size in sizes) == 504
+
+
 def test_backends_agree_and_are_verified(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     batch = golden_batch(Size(126, 126))

@@ -131,8 +131,8 @@ class FamilySpec:
         activation: Last step of the head.
         max_depth: Factor after a sigmoid, in metres.
         final_norm_eps: Epsilon of the LayerNorm on the backbone's outputs; that of the blocks is 1e-6 everywhere.
-        kind: Meaning of the output.
-        focal_divisor: Pixels; where set, metres are `output * focal length in pixels of the network's input / divisor`.
+        kind: Meaning of the output as the network gives it.
+        focal_divisor: Pixels; where set, the output becomes metric by the focal length: see `focal.metres_per_value`.
         align_corners: How depth is resized bilinearly to the source size.
         resize_bound: Which side the input size bounds upstream.
         input_size: Upstream's input size in pixels.
@@ -181,8 +181,8 @@ class ModelSpec:
 
     @property
     def unit(self) -> str | None:
-        """Unit of the output as the network gives it; None where there is none or the focal length is missing."""
-        return METRES_UNIT if self.kind is DepthKind.METRIC and self.traits.focal_divisor is None else None
+        """Unit of the output as the network gives it; None where there is none."""
+        return METRES_UNIT if self.kind is DepthKind.METRIC else None
 
 
 VARIANTS: Final[Mapping[ModelVariant, VariantSpec]] = MappingProxyType(
@@ -312,7 +312,8 @@ FAMILIES: Final[Mapping[ModelFamily, FamilySpec]] = MappingProxyType(
         ModelFamily.DEPTH_ANYTHING_V2_METRIC_HYPERSIM: _v2_metric("hypersim", 20.0),
         ModelFamily.DEPTH_ANYTHING_V2_METRIC_VKITTI: _v2_metric("vkitti", 80.0),
         ModelFamily.DEPTH_ANYTHING_3_MONO: _v3("depth_anything_3_mono_vitl14", DepthKind.RELATIVE_DEPTH, None),
-        ModelFamily.DEPTH_ANYTHING_3_METRIC: _v3("depth_anything_3_metric_vitl14", DepthKind.METRIC, 300.0),
+        # Without a focal length its scale is unknown, which is what relative means.
+        ModelFamily.DEPTH_ANYTHING_3_METRIC: _v3("depth_anything_3_metric_vitl14", DepthKind.RELATIVE_DEPTH, 300.0),
     }
 )
 """Every family as one row."""

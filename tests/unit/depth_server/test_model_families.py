@@ -17,6 +17,7 @@ from torch import Tensor
 from depth_server.errors import StartupError, StartupReason
 from depth_server.licences import check_license
 from depth_server.model.depth_anything import fill_sky
+from depth_server.model.focal import metres_per_value
 from depth_server.model.layout import UNUSED_KEYS, module_key, official_layout
 from depth_server.model.sky import fill_sky as fill_sky_of_arrays
 from depth_server.model.variants import (
@@ -182,7 +183,7 @@ def test_every_family_is_described() -> None:
         V1: DepthKind.RELATIVE_INVERSE,
         HYPERSIM: DepthKind.METRIC,
         MONO: DepthKind.RELATIVE_DEPTH,
-        METRIC: DepthKind.METRIC,
+        METRIC: DepthKind.RELATIVE_DEPTH,
     }
     assert model_spec(VKITTI, ModelVariant.VITS14).unit == "m"
     assert model_spec(METRIC, ModelVariant.VITL14).unit is None, "without a focal length there are no metres"
@@ -258,6 +259,15 @@ def test_restricted_licence_must_be_named(family: ModelFamily, variant: ModelVar
             check_license(spec, accepted)
         assert caught.value.reason is StartupReason.LICENSE_NOT_ACCEPTED
         assert spec.name in str(caught.value)
+
+
+def test_metres_follow_from_the_focal_length() -> None:
+    metric = model_spec(METRIC, ModelVariant.VITL14)
+    assert metres_per_value(metric, 300, 504, 504) == 1
+    # The same camera at half the size has half the focal length in pixels.
+    assert metres_per_value(metric, 1200, 2016, 504) == metres_per_value(metric, 600, 1008, 504) == 1
+    for family in (V1, HYPERSIM, MONO):
+        assert metres_per_value(model_spec(family, ModelVariant.VITL14), 300, 504, 504) is None
 
 
 def test_small_spec_keeps_the_traits() -> None:
