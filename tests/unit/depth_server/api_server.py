@@ -43,9 +43,8 @@ class RedDepthModel:
 
 def make_app(model: RedDepthModel | None = None, **settings: Any) -> tuple[FastAPI, Health]:
     fake = model or RedDepthModel()
-    configured = Settings(
-        weights=Path("unused.pth"), model_variant=ModelVariant.VITS14, **{"input_size": 126, **settings}
-    )
+    small: dict[str, Any] = {"model_variant": ModelVariant.VITS14, "input_size": 126}
+    configured = Settings(weights=Path("unused.pth"), **{**small, **settings})
     health = Health()
     engine = ThreadEngine(
         lambda: fake,
