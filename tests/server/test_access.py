@@ -27,7 +27,7 @@ def issuer() -> Iterator[IssuerServer]:
         yield server
 
 
-def predict(client: httpx.Client, data: bytes = PHOTO, **headers: str) -> httpx.Response:
+def predict(client: httpx.Client, headers: dict[str, str] | None = None, data: bytes = PHOTO) -> httpx.Response:
     return client.post("/predict", files={"file": data}, headers=headers)
 
 
@@ -42,14 +42,14 @@ def test_only_valid_tokens_get_a_depth_map(start_server: Any, issuer: IssuerServ
         LOG_LEVEL="DEBUG",
     )
     with httpx.Client(base_url=server.wait_for_ready(), timeout=SECONDS) as client:
-        assert predict(client, Authorization=f"Bearer {valid_token()}").status_code == 200
-        assert predict(client, Authorization=f"Bearer {token_forge.valid_ec_token()}").status_code == 200
+        assert predict(client, {"Authorization": f"Bearer {valid_token()}"}).status_code == 200
+        assert predict(client, {"Authorization": f"Bearer {token_forge.valid_ec_token()}"}).status_code == 200
         missing = predict(client, data=bytes(5_000_000))
         assert missing.status_code == 401
         assert missing.headers["www-authenticate"] == 'Bearer realm="depth-server"'
-        assert predict(client, Authorization=f"Bearer {valid_token(scope='other')}").status_code == 403
+        assert predict(client, {"Authorization": f"Bearer {valid_token(scope='other')}"}).status_code == 403
         for name, token in forged_tokens().items():
-            response = predict(client, Authorization=f"Bearer {token}")
+            response = predict(client, {"Authorization": f"Bearer {token}"})
             # A megabyte of header is refused before it is anybody's token.
             assert response.status_code in ({400} if len(token) > 2**16 else {401}), (name, response.text)
             assert response.headers["content-type"] == "application/problem+json", name
@@ -67,8 +67,8 @@ def test_only_known_api_keys_get_a_depth_map(start_server: Any, tmp_path: Path) 
     server = start_server(AUTH="api-key", API_KEYS_FILE=str(path))
     with httpx.Client(base_url=server.wait_for_ready(), timeout=SECONDS) as client:
         assert predict(client).status_code == 401
-        assert predict(client, **{"X-API-Key": KEY + "x"}).status_code == 401
-        assert predict(client, **{"X-API-Key": KEY}).status_code == 200
+        assert predict(client, {"X-API-Key": KEY + "x"}).status_code == 401
+        assert predict(client, {"X-API-Key": KEY}).status_code == 200
 
 
 @pytest.mark.parametrize(

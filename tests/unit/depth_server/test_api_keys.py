@@ -16,7 +16,7 @@ def test_a_key_is_known_by_its_digest() -> None:
     keys = parse_api_keys(f"# cameras\n\n{line('camera-7', KEY, 'depth:predict x')}{line('ops', OTHER)}".encode())
     found = find_api_key(keys, KEY)
     assert found is not None
-    assert (found.name, found.scopes) == ("camera-7", {"depth:predict", "x"})
+    assert (found.name, found.scopes) == ("camera-7", frozenset({"depth:predict", "x"}))
     assert KEY not in repr(keys)
 
 

@@ -32,8 +32,9 @@ FACE = (111, 58, 200, 178)
 
 @pytest.fixture(scope="module")
 def photo() -> NDArray[np.uint8]:
-    image = cv2.cvtColor(cv2.imread(str(PHOTO)), cv2.COLOR_BGR2RGB)
-    return np.asarray(image, dtype=np.uint8)
+    image = cv2.imread(str(PHOTO))
+    assert image is not None
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
