@@ -6,9 +6,10 @@ from typing import Any, Final
 import orjson
 import pybase64
 
-from depth_server.engine import ModelInfo
 from depth_server.errors import DepthServerError, http_error
+from depth_server.model.variants import METRES_UNIT, DepthKind, ModelSpec
 from depth_server.pipeline import Prediction, StageSeconds
+from depth_server.query import ImageOptions
 from depth_server.representations import JSON, Representation
 from depth_server.request_runner import Answer
 
@@ -34,9 +35,17 @@ class DepthMeaning:
     unit: str | None
 
     @classmethod
-    def of(cls, model: ModelInfo, unit: str | None) -> "DepthMeaning":
-        """Take what runs together with its unit, which the declared model decides."""
-        return cls(model.name, model.kind, unit)
+    def of(cls, spec: ModelSpec, name: str, options: ImageOptions) -> "DepthMeaning":
+        """Tell what the numbers are.
+
+        Args:
+            spec: The declared model.
+            name: Of what runs.
+            options: With a focal length, depth is metric.
+        """
+        if options.focal_length is not None:
+            return cls(name, DepthKind.METRIC.value, METRES_UNIT)
+        return cls(name, spec.kind.value, spec.unit)
 
 
 def prediction_fields(prediction: Prediction[bytes], meaning: DepthMeaning) -> dict[str, Any]:

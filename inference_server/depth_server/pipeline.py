@@ -22,6 +22,7 @@ from depth_server.engine import Engine, EngineResult
 from depth_server.errors import InvalidRequestError
 from depth_server.faces import FaceBlur
 from depth_server.metrics import ServerMetrics
+from depth_server.model.focal import metres_per_value
 from depth_server.model.variants import ModelSpec, ResizeBound
 from depth_server.postprocess import Upsampling, resize_depth, resize_nearest
 from depth_server.preprocess import Size, input_size, preprocess, preprocess_fast
@@ -165,7 +166,7 @@ class ImagePipeline:
         self._faces = faces
         self._limits = ImageLimits(settings.max_pixels, settings.max_side_pixels)
         self._sizes = SizeRule(settings.input_size, settings.max_long_side, spec.traits.resize_bound)
-        self._align_corners = spec.align_corners
+        self._spec = spec
 
     @property
     def blurs_faces(self) -> bool:
@@ -201,7 +202,8 @@ class ImagePipeline:
         submission, faces_blurred = await submitting
         permit.set_work_units(permit.work_units + submission.input.work_units)
         result = await asyncio.wrap_future(submission.future)
-        finish = partial(finish_depth, result.depth, submission.source, options, render, self._align_corners)
+        permit.observe_engine(result.queue_seconds + result.forward_seconds)
+        finish = partial(finish_depth, result.depth, submission.source, options, render, self._spec)
         depth_map, rendered, seconds = await self._in_pool(finish)
         stages = StageSeconds(result.queue_seconds, submission.seconds, result.forward_seconds, seconds)
         elapsed = time.perf_counter() - began
@@ -286,14 +288,21 @@ def finish_depth(
     source: Size,
     options: ImageOptions,
     render: Callable[[DepthMap], Rendered],
-    align_corners: bool,  # noqa: FBT001 passed on by `partial`
+    spec: ModelSpec,
 ) -> tuple[DepthMap, Rendered, float]:
-    """Bring depth to the size of its source and render it; also tell the seconds it took."""
+    """Bring depth to the size of its source and, if the focal length is known, to metres, and render it.
+
+    Returns:
+        The depth, what the renderer made of it, and the seconds it took.
+    """
     began = time.perf_counter()
     if options.upsampling is Upsampling.NEAREST:
         resized = resize_nearest(depth, source)
     else:
-        resized = resize_depth(depth, source, align_corners=align_corners)
+        resized = resize_depth(depth, source, align_corners=spec.align_corners)
+    if options.focal_length is not None:
+        factor = metres_per_value(spec, options.focal_length, source.width, depth.shape[1])
+        resized = resized * np.float32(1.0 if factor is None else factor)
     depth_map = DepthMap.of(resized)
     rendered = render(depth_map)
     return depth_map, rendered, time.perf_counter() - began

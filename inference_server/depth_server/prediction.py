@@ -11,7 +11,14 @@ from fastapi import Request
 from depth_server.admission import Permit
 from depth_server.answers import DepthMeaning, prediction_answer, prediction_fields, problem_fields
 from depth_server.batching import BATCH_SIZES
-from depth_server.errors import DepthServerError, ModelNotFoundError, Outcome, UploadTooLargeError, http_error
+from depth_server.errors import (
+    DepthServerError,
+    InvalidParameterError,
+    ModelNotFoundError,
+    Outcome,
+    UploadTooLargeError,
+    http_error,
+)
 from depth_server.inference_request import InferenceRequest, inference_response, parse_inference, renderer
 from depth_server.model.variants import ModelSpec
 from depth_server.pipeline import EncodedImage, ImagePipeline, ImageSource, Prediction
@@ -68,6 +75,7 @@ class Predictor:
 
         def plan() -> Compute[bytes]:
             options = parse_predict_query(request.query_params.multi_items(), self._settings.max_long_side)
+            check_focal_length(options.image, self._spec)
             representation = choose_representation(accept_header(request), options.colormap)
             return partial(self._predict_one, options=options.image, representation=representation)
 
@@ -86,6 +94,7 @@ class Predictor:
 
         def plan() -> Compute[list[bytes]]:
             options = parse_image_query(request.query_params.multi_items(), self._settings.max_long_side)
+            check_focal_length(options, self._spec)
             choose_representation(accept_header(request), None, (JSON,))
             return partial(self._predict_several, options=options)
 
@@ -113,15 +122,16 @@ class Predictor:
     ) -> Answer:
         source = EncodedImage(data)
         del data
-        render = partial(encode_depth, representation=representation, kind=work.model.kind)
+        meaning = DepthMeaning.of(self._spec, work.model.name, options)
+        render = partial(encode_depth, representation=representation, kind=meaning.kind)
         computing = self._pipeline.predict(source, options, render, work.permit, deadline=work.deadline)
         del source
-        return prediction_answer(await computing, representation, DepthMeaning.of(work.model, self._spec.unit))
+        return prediction_answer(await computing, representation, meaning)
 
     async def _predict_several(self, files: list[bytes], work: Work, *, options: ImageOptions) -> Answer:
         sources = [EncodedImage(data) for data in files]
         results = await self._predict_all(sources, options, encode_depth_png, work)
-        meaning = DepthMeaning.of(work.model, self._spec.unit)
+        meaning = DepthMeaning.of(self._spec, work.model.name, options)
         members = [_batch_member(result, meaning) for result in results]
         outcomes = tuple(
             http_error(type(result)).outcome if isinstance(result, DepthServerError) else Outcome.SUCCESS
@@ -133,7 +143,7 @@ class Predictor:
         inference = await asyncio.to_thread(self._parse, body, header_length)
         results = await self._predict_all(inference.images, inference.options, partial(renderer, inference), work)
         predictions = [_unless_error(result) for result in results]
-        meaning = DepthMeaning.of(work.model, self._spec.unit)
+        meaning = DepthMeaning.of(self._spec, work.model.name, inference.options)
         encoded, length = await asyncio.to_thread(inference_response, inference, predictions, meaning)
         outcomes = (Outcome.SUCCESS,) * len(predictions)
         if length is None:
@@ -143,9 +153,11 @@ class Predictor:
     def _parse(self, body: bytes, header_length: str | None) -> InferenceRequest:
         declared, binary = split_body(body, header_length)
         settings = self._settings
-        return parse_inference(
+        inference = parse_inference(
             declared, binary, max_images=settings.max_batch_images, max_long_side=settings.max_long_side
         )
+        check_focal_length(inference.options, self._spec)
+        return inference
 
     async def _predict_all(
         self, sources: Sequence[ImageSource], options: ImageOptions, render: Callable[[DepthMap], Rendered], work: Work
@@ -184,6 +196,17 @@ def check_model_name(given: str, name: str) -> None:
     if given != name:
         message = f"the model {given[:80]!r} is not served here, {name!r} is"
         raise ModelNotFoundError(message)
+
+
+def check_focal_length(options: ImageOptions, spec: ModelSpec) -> None:
+    """Refuse a focal length that would change nothing.
+
+    Raises:
+        InvalidParameterError: The model does not need it.
+    """
+    if options.focal_length is not None and spec.traits.focal_divisor is None:
+        message = f"the parameter 'focal_length' has no meaning for {spec.name}, whose depth is {spec.kind}"
+        raise InvalidParameterError(message)
 
 
 def accept_header(request: Request) -> str:

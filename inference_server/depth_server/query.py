@@ -16,6 +16,12 @@ Choice = TypeVar("Choice", bound=StrEnum)
 BOOLEANS: Final = {"true": True, "false": False}
 """Spellings of a boolean in a query."""
 
+MIN_FOCAL_LENGTH: Final = 1.0
+"""Pixels: a field of view of nearly 180 degrees in the smallest image."""
+
+MAX_FOCAL_LENGTH: Final = 1e6
+"""Pixels: a telescope."""
+
 MAX_ECHO: Final = 40
 """Characters of a wrong value that are repeated in the message."""
 
@@ -28,11 +34,13 @@ class ImageOptions:
         size: Shorter side of the network's input in pixels; None is the server's.
         exact: Whether the input has upstream's size and resampling, not those of the nearest bucket.
         upsampling: How depth is brought to the size of the image.
+        focal_length: Of the camera in pixels of the image, for models that need it to give metres.
     """
 
     size: int | None = None
     exact: bool = False
     upsampling: Upsampling = Upsampling.BILINEAR
+    focal_length: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,16 @@ def _with_upsampling(options: ImageOptions, value: object, _: int) -> ImageOptio
     return replace(options, upsampling=_choice("upsample", value, Upsampling))
 
 
+def _with_focal_length(options: ImageOptions, value: object, _: int) -> ImageOptions:
+    text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    digits = text.replace(".", "", 1)
+    length = float(text) if digits.isascii() and digits.isdecimal() and len(text) <= 32 else 0.0
+    if not MIN_FOCAL_LENGTH <= length <= MAX_FOCAL_LENGTH:
+        wanted = f"pixels from {MIN_FOCAL_LENGTH:g} to {MAX_FOCAL_LENGTH:g}"
+        raise _wrong("focal_length", value, wanted)
+    return replace(options, focal_length=length)
+
+
 def _choice(name: str, value: object, choices: type[Choice]) -> Choice:
     found = next((choice for choice in choices if choice == value), None)
     if found is None:
@@ -153,6 +171,7 @@ IMAGE_PARAMETERS: Final[dict[str, Callable[[ImageOptions, object, int], ImageOpt
     "size": _with_size,
     "exact": _with_exact,
     "upsample": _with_upsampling,
+    "focal_length": _with_focal_length,
 }
 """How each parameter changes the options."""
 
@@ -171,6 +190,11 @@ def image_parameters_schema(max_size: int) -> list[dict[str, Any]]:
             "upsample",
             "How depth is brought to the size of the image; nearest invents no depth at edges, as point clouds need.",
             {"type": "string", "enum": list(Upsampling), "default": Upsampling.BILINEAR},
+        ),
+        _parameter(
+            "focal_length",
+            "Of the camera in pixels of the image: makes depth metric. Only for models that need it, else refused.",
+            {"type": "number", "minimum": MIN_FOCAL_LENGTH, "maximum": MAX_FOCAL_LENGTH},
         ),
     ]
 

@@ -175,7 +175,7 @@ class RequestRunner:
             if departure in done:
                 message = "the client left before its answer was ready"
                 raise ClientDisconnectedError(message)
-            message = f"the request was not finished within {limit:g} s"
+            message = f"the request was not finished within {limit:.3g} s"
             raise DeadlineExceededError(message)
         finally:
             work.cancel()

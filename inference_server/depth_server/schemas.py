@@ -189,6 +189,7 @@ INFERENCE_REQUEST_SCHEMA: Final[dict[str, Any]] = {
                 "size": {"type": "integer"},
                 "exact": {"type": "boolean"},
                 "upsample": {"type": "string"},
+                "focal_length": {"type": "number"},
                 "binary_data_output": {"type": "boolean"},
             },
         },

@@ -41,6 +41,10 @@ class RedDepthModel:
         pass
 
 
+def never(what: object) -> None:
+    raise AssertionError(what)
+
+
 def make_app(model: RedDepthModel | None = None, **settings: Any) -> tuple[FastAPI, Health]:
     fake = model or RedDepthModel()
     small: dict[str, Any] = {"model_variant": ModelVariant.VITS14, "input_size": 126}
@@ -50,9 +54,9 @@ def make_app(model: RedDepthModel | None = None, **settings: Any) -> tuple[FastA
         lambda: fake,
         policy=BatchPolicy(),
         max_consecutive_failures=3,
-        on_crash=lambda reason: None,
+        on_crash=never,
     )
-    app = create_app(configured, engine, health, make_admission(configured), on_startup_failure=lambda error: None)
+    app = create_app(configured, engine, health, make_admission(configured), on_startup_failure=never)
     return app, health
 
 

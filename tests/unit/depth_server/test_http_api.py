@@ -128,6 +128,18 @@ class TestRepresentations:
             picture = read_levels((await predict(client, query="?colormap=gray")).content)
             assert picture[:, :4].mean() > picture[:, -4:].mean() + 60
 
+    async def test_focal_length_makes_metres(self, client: httpx.AsyncClient) -> None:
+        problem = assert_problem(await predict(client, query="?focal_length=300"), 422, "invalid-parameter")
+        assert "no meaning for depth_anything_vits14" in problem["detail"]
+        family = {"model_family": "DepthAnything3Metric", "model_variant": "ViTL14", "input_size": 252}
+        async with serving(**family) as metric:
+            relative = (await predict(metric)).json()
+            assert (relative["kind"], relative["unit"]) == ("relative_depth", None)
+            body = (await predict(metric, query="?focal_length=96")).json()
+            assert (body["kind"], body["unit"]) == ("metric", "m")
+            # The network sees 252 of the image's 48 columns: the focal length grows by as much.
+            assert body["max"] == pytest.approx(relative["max"] * 96 * 252 / 48 / 300, rel=1e-5)
+
     async def test_refusals(self, client: httpx.AsyncClient) -> None:
         assert_problem(await predict(client, accept="text/html"), 406, "not-acceptable")
         body = assert_problem(await predict(client, query="?colour=red"), 422, "invalid-parameter")

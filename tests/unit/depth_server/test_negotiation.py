@@ -59,9 +59,9 @@ def test_colours_are_pictures(accept: str, chosen: str) -> None:
 
 
 def test_refusal_names_what_there_is() -> None:
-    with pytest.raises(NotAcceptableError, match="application/json, image/png, image/tiff, application/x-npy$"):
+    with pytest.raises(NotAcceptableError, match=r"application/json, image/png, image/tiff, application/x-npy$"):
         choose_representation("text/html", None)
     with pytest.raises(NotAcceptableError, match="image/jpeg needs the parameter colormap"):
         choose_representation("image/jpeg", None)
-    with pytest.raises(NotAcceptableError, match="with colormap=magma: image/png, image/jpeg$"):
+    with pytest.raises(NotAcceptableError, match=r"with colormap=magma: image/png, image/jpeg$"):
         choose_representation("application/json", Colormap.MAGMA)

@@ -25,7 +25,7 @@ def test_everything_asked_for() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ([("sise", "266")], "'sise' is unknown; known are size, exact, upsample, colormap"),
+        ([("sise", "266")], "'sise' is unknown; known are size, exact, upsample, focal_length, colormap"),
         ([("size", "266"), ("size", "266")], "'size' is given more than once"),
         ([("size", "267")], "'size' is '267', expected a multiple of 14 from 126 to 1022"),
         ([("size", "112")], "'size'"),
@@ -35,6 +35,9 @@ def test_everything_asked_for() -> None:
         ([("size", "1_26")], "'size'"),
         ([("size", "٢٦٦")], "'size'"),
         ([("exact", "1")], "'exact' is '1', expected true or false"),
+        ([("focal_length", "0")], "'focal_length' is '0', expected pixels from 1 to 1e\\+06"),
+        ([("focal_length", "nan")], "'focal_length'"),
+        ([("focal_length", "1e3")], "'focal_length'"),
         ([("upsample", "cubic")], "'upsample' is 'cubic', expected one of bilinear, nearest"),
         ([("colormap", "rainbow")], "'colormap' is 'rainbow', expected one of inferno, magma"),
     ],
@@ -56,6 +59,6 @@ def test_any_query_is_understood_or_refused(parameters: list[tuple[str, str]]) -
     try:
         options = parse_predict_query(parameters, MAX_SIZE)
     except InvalidParameterError as error:
-        assert len(str(error)) < 300
+        assert len(str(error)) < 300  # noqa: PT017 either outcome is right
     else:
         assert options.image.size is None or options.image.size % 14 == 0
