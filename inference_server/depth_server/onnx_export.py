@@ -125,7 +125,7 @@ class GraphExporter:
         model.cast(dtype)
         archive = TensorArchive(folder / WEIGHTS_NAME, index_archive(folder))
         for size in sizes:
-            logger.info("exporting %dx%d", size.width, size.height)
+            logger.info("exporting %s in %s for %dx%d", model.spec.name, self._precision, size.width, size.height)
             proto = trace(ExportableDepth(model, size, dtype).eval(), size, names)
             if self._precision is Precision.INT8:
                 proto = quantised(proto)

@@ -5,7 +5,6 @@ The position embedding is a constant of each graph, so a graph serves one size. 
 """
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ from depth_server.errors import StartupError, StartupReason
 from depth_server.file_lock import locked, replacing
 from depth_server.model.variants import ModelSpec
 from depth_server.preprocess import Size
-
-logger = logging.getLogger(__name__)
 
 MANIFEST_NAME: Final = "manifest.json"
 """Written last: a folder without it holds nothing."""
@@ -157,10 +154,8 @@ class GraphStore:
         with locked(self._cache / WEIGHTS_NAME, EXPORT_LOCK_SECONDS):
             if path.is_file():
                 return
-            identity = self.identity
-            logger.info("exporting %s in %s for %dx%d", identity.model, identity.precision, size.width, size.height)
             self._export(size, self._cache)
-            write_manifest(self._cache, identity)
+            write_manifest(self._cache, self.identity)
 
 
 def _described(identity: GraphIdentity | None) -> str:
