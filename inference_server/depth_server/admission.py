@@ -44,7 +44,7 @@ class Permit:
         self.upload_bytes = 0
         self.work_units = 0.0
         self.began: float | None = None
-        self.predicted_seconds = 0.0
+        self.engine_seconds: float | None = None
         self.is_preparing = False
         self.max_upload_bytes: int | None = None
 
@@ -73,9 +73,16 @@ class Permit:
         Raises:
             OverloadedError: The answer would come too late.
         """
-        self.predicted_seconds = self._admission.check_in_time(self.lane)
+        self._admission.check_in_time(self.lane)
         self.began = self._admission.clock()
         self._set_preparing(preparing=True)
+
+    def observe_engine(self, seconds: float) -> None:
+        """Tell how long an image waited for the engine and was in it; of several, which go side by side, the longest.
+
+        Whatever else the request takes is learnt from the difference.
+        """
+        self.engine_seconds = max(self.engine_seconds or 0.0, seconds)
 
     def set_work_units(self, work_units: float) -> None:
         """Tell what the request costs, once its size is known and the engine gets it."""
@@ -99,10 +106,11 @@ class Admission:
         slo_seconds: Time within which interactive requests should be answered.
         overload: Whether the newcomer is refused when it would be late; otherwise the engine makes room for it.
         rate_limiter: Limits each client, or None.
+        reference_size: Input size assumed for a request of which only the head is known.
         clock: Monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 every bound is a name of its own
         self,
         *,
         max_requests: int,
@@ -112,6 +120,7 @@ class Admission:
         slo_seconds: float = math.inf,
         overload: OverloadPolicy = OverloadPolicy.REJECT,
         rate_limiter: RateLimiter | None = None,
+        reference_size: Size = REFERENCE_SIZE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_requests = max_requests
@@ -121,6 +130,7 @@ class Admission:
         self.slo_seconds = slo_seconds
         self.overload = overload
         self.clock = clock
+        self.reference_size = reference_size
         self.inflight = 0
         self.preparing = 0
         self.upload_bytes = 0
@@ -133,7 +143,7 @@ class Admission:
 
     @property
     def overhead_seconds(self) -> float:
-        """Time that a request takes beyond what was predicted for the engine: decoding, encoding, waiting for cores."""
+        """Time that a request takes beside the engine's: decoding, encoding, waiting for cores."""
         return min(self._overhead_seconds, MAX_OVERHEAD_SHARE * self.slo_seconds)
 
     def follow(self, engine: Predicting) -> None:
@@ -172,30 +182,27 @@ class Admission:
         """Predict when a request that is accepted now would be answered; 0 if no engine is followed."""
         if self._engine is None:
             return 0.0
-        forecast = self._engine.forecast(REFERENCE_SIZE, lane)
+        forecast = self._engine.forecast(self.reference_size, lane)
         return forecast.finish_seconds + self.preparing * forecast.image_seconds
 
-    def check_in_time(self, lane: Lane) -> float:
-        """Predict when a request would be answered.
+    def check_in_time(self, lane: Lane) -> None:
+        """Predict when a request would be answered, and refuse it if that is too late.
 
         A server without work takes any request: with an SLO that it cannot keep it would serve nobody.
-
-        Returns:
-            The prediction in seconds, without the overhead.
 
         Raises:
             OverloadedError: Too late for the SLO, and the newcomer is what gives way.
         """
         if self._engine is None:
-            return 0.0
-        forecast = self._engine.forecast(REFERENCE_SIZE, lane)
-        wait = forecast.wait_seconds + self.preparing * forecast.image_seconds
-        finish = wait + forecast.forward_seconds
+            return
+        forecast = self._engine.forecast(self.reference_size, lane)
+        ahead = self.preparing * forecast.image_seconds
+        wait = forecast.wait_seconds + ahead
+        finish = forecast.latest_finish_seconds + ahead
         late = finish + self.overhead_seconds - SLO_SHARE * self.slo_seconds
         if lane is Lane.INTERACTIVE and self.overload is OverloadPolicy.REJECT and wait > 0 and late > 0:
             message = f"the answer would come after {finish + self.overhead_seconds:.2g} s, which is too late"
             raise OverloadedError(message, retry_after_seconds=retry_after(late))
-        return finish
 
     @contextlib.contextmanager
     def admit(self, retry_after_seconds: int, lane: Lane = Lane.INTERACTIVE) -> Iterator[Permit]:
@@ -234,8 +241,8 @@ class Admission:
         await self._idle.wait()
 
     def _learn(self, permit: Permit) -> None:
-        """Compare a request that succeeded with its prediction."""
-        if permit.began is None or permit.lane is not Lane.INTERACTIVE:
+        """See what a request that succeeded took beside the engine's time."""
+        if permit.began is None or permit.engine_seconds is None:
             return
-        excess = max(self.clock() - permit.began - permit.predicted_seconds, 0.0)
+        excess = max(self.clock() - permit.began - permit.engine_seconds, 0.0)
         self._overhead_seconds += OVERHEAD_SMOOTHING * (excess - self._overhead_seconds)

@@ -19,11 +19,13 @@ from depth_server.metrics import ServerMetrics
 from depth_server.model.variants import model_spec
 from depth_server.pipeline import ImagePipeline
 from depth_server.prediction import Predictor
+from depth_server.preprocess import Size
 from depth_server.problems import add_error_handlers
 from depth_server.rate_limit import RateLimiter
 from depth_server.request_runner import RequestRunner
 from depth_server.routes import Services, build_router
 from depth_server.settings import Settings
+from depth_server.shape_buckets import nearest_bucket
 from depth_server.version import server_version
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ def make_admission(settings: Settings) -> Admission:
         )
         if settings.rate_limit_per_second
         else None,
+        # A photo in 4:3.
+        reference_size=nearest_bucket(Size(3000, 4000), settings.input_size, settings.max_long_side),
     )
 
 

@@ -11,7 +11,9 @@ from typing import Final, Generic, TypeVar
 
 from depth_server.batching import (
     BATCH_SIZES,
+    BatchLimit,
     BatchPlan,
+    BatchSeconds,
     Entry,
     Lane,
     batches_seconds,
@@ -20,7 +22,7 @@ from depth_server.batching import (
     queued_seconds,
     round_down,
 )
-from depth_server.errors import DeadlineExceededError, DepthServerError, OverloadedError
+from depth_server.errors import DeadlineExceededError, DepthServerError, DroppedError, OverloadedError
 from depth_server.latency import LatencyTable
 from depth_server.preprocess import WORK_UNIT_PIXELS, Size
 
@@ -28,7 +30,11 @@ Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 SLO_SHARE: Final = 0.9
-"""Share of the SLO that a predicted finish may use; the rest is for what no prediction sees."""
+"""Share of the SLO that a request may use until its depth is there; the rest is for what no prediction sees."""
+
+DUE_SHARE: Final = 0.97
+"""Share of the SLO after which the engine counts an image as late, from its submission; encoding takes the rest. Above
+`SLO_SHARE`, so that a slightly wrong prediction costs nobody who was accepted."""
 
 REFERENCE_SIZE: Final = Size(518, 518)
 """Size assumed for an image that nobody has seen yet."""
@@ -77,19 +83,26 @@ class Forecast:
     """Prediction for one more image, with a margin that 95 of 100 forward passes keep.
 
     Attributes:
-        wait_seconds: Until its forward pass starts.
-        forward_seconds: Its forward pass, if it is alone in its batch.
+        wait_seconds: Until the batch starts that it is in.
+        forward_seconds: Its batch, if nothing else comes.
+        full_seconds: The largest batch, which it is in if enough comes.
         image_seconds: Time that the engine needs for one more image in the largest batch.
     """
 
     wait_seconds: float
     forward_seconds: float
+    full_seconds: float
     image_seconds: float
 
     @property
     def finish_seconds(self) -> float:
-        """Until its depth is there."""
+        """Until its depth is there if nothing else comes."""
         return self.wait_seconds + self.forward_seconds
+
+    @property
+    def latest_finish_seconds(self) -> float:
+        """Until its depth is there if others fill its batch."""
+        return self.wait_seconds + max(self.forward_seconds, self.full_seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +189,7 @@ class BatchQueue(Generic[Payload, Result]):
             lane,
             now=now,
             deadline=deadline,
-            slo=self.policy.slo_seconds,
+            slo=DUE_SHARE * self.policy.slo_seconds,
             ageing=self.policy.job_ageing_seconds,
         )
         self._make_room(entry, now, busy_seconds)
@@ -221,19 +234,20 @@ class BatchQueue(Generic[Payload, Result]):
     def forecast(self, bucket: Size, lane: Lane, now: float, busy_seconds: float) -> Forecast:
         """Predict for an image that would be submitted now."""
         entry = make_entry(
-            0, bucket, lane, now=now, deadline=None, slo=self.policy.slo_seconds, ageing=self.policy.job_ageing_seconds
+            0,
+            bucket,
+            lane,
+            now=now,
+            deadline=None,
+            slo=DUE_SHARE * self.policy.slo_seconds,
+            ageing=self.policy.job_ageing_seconds,
         )
         ahead = Counter(
             (task.entry.bucket, task.entry.lane)
             for task in self._tasks.values()
             if task.entry.due <= entry.due and not task.future.cancelled()
         )
-        seconds, limit = self.latency.margined_seconds, self.limit(bucket)
-        return Forecast(
-            wait_seconds=busy_seconds + queued_seconds(ahead, seconds, self.limit),
-            forward_seconds=seconds(bucket, 1),
-            image_seconds=batches_seconds(bucket, limit, seconds, self.limit) / limit,
-        )
+        return forecast_one(ahead, bucket, lane, busy_seconds, self.latency.margined_seconds, self.limit)
 
     def _plan(self, start: float) -> BatchPlan:
         entries = (task.entry for task in self._tasks.values())
@@ -251,7 +265,7 @@ class BatchQueue(Generic[Payload, Result]):
     def _drop_planned(self, plan: BatchPlan) -> None:
         for entry in plan.shed:
             message = "the request waited too long and gave way to others; try again later"
-            self._drop(self._remove(entry), OverloadedError(message, retry_after_seconds=1))
+            self._drop(self._remove(entry), DroppedError(message))
         for entry in plan.expired:
             message = "the deadline could not be met any more, so the image was not given to the model"
             self._drop(self._remove(entry), DeadlineExceededError(message))
@@ -268,12 +282,12 @@ class BatchQueue(Generic[Payload, Result]):
     def _drop_oldest(self, entry: Entry, now: float, busy_seconds: float) -> None:
         limit = SLO_SHARE * self.policy.slo_seconds
         for task in list(self._tasks.values()):  # in the order of arrival
-            finish = self.forecast(entry.bucket, entry.lane, now, busy_seconds).finish_seconds
+            finish = self.forecast(entry.bucket, entry.lane, now, busy_seconds).latest_finish_seconds
             if finish <= limit and not self._overflow(entry.bucket):
                 return
             if task.entry.lane is Lane.INTERACTIVE:
                 message = "a newer request took the place of this one"
-                self._drop(self._remove(task.entry), OverloadedError(message, retry_after_seconds=1))
+                self._drop(self._remove(task.entry), DroppedError(message))
 
     def _overflow(self, bucket: Size) -> str | None:
         if len(self._tasks) >= self.policy.max_waiting:
@@ -291,6 +305,35 @@ class BatchQueue(Generic[Payload, Result]):
         task = self._tasks.pop(entry.key)
         self._work_units = self._work_units - entry.bucket.work_units if self._tasks else 0.0
         return task
+
+
+def forecast_one(
+    ahead: Counter[tuple[Size, Lane]],
+    bucket: Size,
+    lane: Lane,
+    busy_seconds: float,
+    seconds: BatchSeconds,
+    limit: BatchLimit,
+) -> Forecast:
+    """Predict for one more image.
+
+    Args:
+        ahead: What waits and goes first or along.
+        bucket: Of the image.
+        lane: Of the image.
+        busy_seconds: Until the engine is free.
+        seconds: Predicts forward passes.
+        limit: Largest batches.
+    """
+    largest = round_down(limit(bucket), limit(bucket))
+    full, along = divmod(ahead[bucket, lane], largest)
+    others = Counter({queue: count for queue, count in ahead.items() if queue != (bucket, lane)})
+    return Forecast(
+        wait_seconds=busy_seconds + queued_seconds(others, seconds, limit) + full * seconds(bucket, largest),
+        forward_seconds=batches_seconds(bucket, along + 1, seconds, limit),
+        full_seconds=seconds(bucket, largest),
+        image_seconds=seconds(bucket, largest) / largest,
+    )
 
 
 def retry_after(expected_wait_seconds: float) -> int:

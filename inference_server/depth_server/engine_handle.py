@@ -18,8 +18,8 @@ from typing import Final
 
 import zmq
 
-from depth_server.batch_queue import BatchPolicy, Forecast
-from depth_server.batching import Lane, batches_seconds, queued_seconds
+from depth_server.batch_queue import BatchPolicy, Forecast, forecast_one
+from depth_server.batching import Lane, queued_seconds
 from depth_server.engine import EngineResult
 from depth_server.engine_messages import ReadyMessage, StatsMessage, size_of
 from depth_server.engine_process import POLICY
@@ -203,15 +203,20 @@ class EngineHandle:
 
     def outstanding_seconds(self) -> float:
         """Predict the time that everything it holds takes."""
-        return self._held_seconds(Lane.JOB)
+        return queued_seconds(self._held(Lane.JOB), self.latency.margined_seconds, self._limit)
 
     def forecast(self, size: Size, lane: Lane) -> Forecast:
         """Predict for one more image; the running batch counts as if it had just begun."""
-        seconds = self.latency.margined_seconds
-        return Forecast(
-            wait_seconds=self._held_seconds(lane),
-            forward_seconds=seconds(size, 1),
-            image_seconds=batches_seconds(size, self.batch_limit, seconds, self._limit) / self.batch_limit,
+        running = self._running()
+        ahead = self._held(lane)
+        ahead.subtract(running)
+        return forecast_one(
+            +ahead,
+            size,
+            lane,
+            queued_seconds(running, self.latency.margined_seconds, self._limit),
+            self.latency.margined_seconds,
+            self._limit,
         )
 
     def totals(self) -> tuple[float, float | None]:
@@ -242,13 +247,22 @@ class EngineHandle:
         ending = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         return f"engine process {self.index} {ending}" + (f": {self.complaint}" if self.complaint else "")
 
-    def _held_seconds(self, lane: Lane) -> float:
-        counts = Counter(
+    def _held(self, lane: Lane) -> Counter[tuple[Size, Lane]]:
+        """Count what it holds that an image of this lane may have to wait for."""
+        return Counter(
             (pending.size, pending.lane)
             for pending in self.pending.values()
             if lane is Lane.JOB or pending.lane is Lane.INTERACTIVE
         )
-        return queued_seconds(counts, self.latency.margined_seconds, self._limit)
+
+    def _running(self) -> Counter[tuple[Size, Lane]]:
+        """Guess the running batch: the oldest image and what went along, all that was there up to the limit."""
+        oldest = next(iter(self.pending.values()), None)
+        if oldest is None:
+            return Counter()
+        queue = (oldest.size, oldest.lane)
+        held = sum((pending.size, pending.lane) == queue for pending in self.pending.values())
+        return Counter({queue: min(held, self.batch_limit)})
 
     def _limit(self, _: Size) -> int:
         return self.batch_limit

@@ -15,6 +15,7 @@ from depth_server.errors import (
     CapacityError,
     DeadlineExceededError,
     DepthServerError,
+    DroppedError,
     EngineMemoryError,
     EngineStoppedError,
     ForwardError,
@@ -28,6 +29,7 @@ WIRE_ERRORS: Final[dict[str, type[DepthServerError]]] = {
     error.__name__: error
     for error in (
         DeadlineExceededError,
+        DroppedError,
         EngineMemoryError,
         EngineStoppedError,
         ForwardError,

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -155,9 +156,9 @@ class EnginePool:
         with self._lock:
             forecasts = [handle.forecast(size, lane) for handle in self._ready()]
         if not forecasts:
-            return Forecast(self._spec.restart_seconds, 0.0, 0.0)
+            return Forecast(self._spec.restart_seconds, 0.0, 0.0, 0.0)
         best = min(forecasts, key=lambda forecast: forecast.finish_seconds)
-        return Forecast(best.wait_seconds, best.forward_seconds, best.image_seconds / len(forecasts))
+        return replace(best, image_seconds=best.image_seconds / len(forecasts))
 
     def close(self, reason: str) -> None:
         """See `Engine.close`."""

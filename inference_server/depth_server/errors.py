@@ -18,6 +18,7 @@ DepthServerError
 │       └── ForbiddenError       valid credentials that do not suffice
 ├── CapacityError                the same request may succeed later
 │   ├── OverloadedError          the queue is full, or the answer would come too late
+│   │   └── DroppedError         accepted, and dropped for others when it was late
 │   ├── RateLimitedError         this client asks too often
 │   ├── EngineMemoryError        the device had no memory for this image
 │   ├── NotReadyError            starting, draining or failed
@@ -122,6 +123,10 @@ class CapacityError(DepthServerError):
 
 class OverloadedError(CapacityError):
     """The queue of requests or of bytes is full, or the answer would come too late."""
+
+
+class DroppedError(OverloadedError):
+    """The request was accepted, and dropped before its forward pass: it was late, or a newer one took its place."""
 
 
 class RateLimitedError(CapacityError):
@@ -258,6 +263,7 @@ HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
     ClientDisconnectedError: HttpError(CLIENT_CLOSED_REQUEST, "client-disconnected", "The client left"),
     InvalidParameterError: HttpError(422, "invalid-parameter", "A parameter is not valid"),
     OverloadedError: HttpError(429, "overloaded", "The server has no room for the request", 1),
+    DroppedError: HttpError(429, "dropped", "The request was dropped for others", 1),
     RateLimitedError: HttpError(429, "rate-limited", "The client asks too often", 1),
     EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
     NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),

@@ -20,7 +20,7 @@ class Engine:
     """Says what it is told to."""
 
     def __init__(self, wait: float = 0.0, forward: float = 1.0, image: float = 0.5) -> None:
-        self.answer = Forecast(wait, forward, image)
+        self.answer = Forecast(wait, forward, forward, image)
 
     def forecast(self, size: Size, lane: Lane = Lane.INTERACTIVE) -> Forecast:
         del size, lane
@@ -84,7 +84,7 @@ def test_the_second_question_is_asked_before_decoding() -> None:
     engine = Engine()
     gate = admission(engine)
     with gate.admit(1) as permit:
-        engine.answer = Forecast(20.0, 1.0, 1.0)
+        engine.answer = Forecast(20.0, 1.0, 1.0, 1.0)
         with pytest.raises(OverloadedError):
             permit.begin_work()
         assert gate.preparing == 0
@@ -105,18 +105,20 @@ def test_the_overhead_is_learnt_and_bounded() -> None:
         with gate.admit(1) as permit:
             permit.begin_work()
             clock.now += 3.0
+            permit.observe_engine(1.0)
     assert gate.overhead_seconds == pytest.approx(2.0, rel=0.01)
-    engine.answer = Forecast(5.5, 1.0, 1.0)
+    engine.answer = Forecast(5.5, 1.0, 1.0, 1.0)
     with gate.admit(1):
         pass
-    engine.answer = Forecast(6.5, 1.0, 1.0)
+    engine.answer = Forecast(6.5, 1.0, 1.0, 1.0)
     with pytest.raises(OverloadedError), gate.admit(1):
         pass
-    engine.answer = Forecast(0.0, 1.0, 1.0)
+    engine.answer = Forecast(0.0, 1.0, 1.0, 1.0)
     for _ in range(100):
         with gate.admit(1) as permit:
             permit.begin_work()
             clock.now += 1000.0
+            permit.observe_engine(1.0)
     assert gate.overhead_seconds == 5.0
 
 
@@ -139,7 +141,7 @@ def test_what_is_admitted_is_predicted_to_be_in_time_or_alone(
     gate = admission(engine, slo_seconds=slo, max_requests=20)
     with ExitStack() as stack:
         for wait, forward, begins in waits:
-            engine.answer = Forecast(wait, forward, forward / 2)
+            engine.answer = Forecast(wait, forward, forward, forward / 2)
             before = (gate.inflight, gate.preparing)
             try:
                 permit = stack.enter_context(gate.admit(1))

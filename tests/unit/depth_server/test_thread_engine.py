@@ -16,6 +16,7 @@ from depth_server.batching import Lane
 from depth_server.engine import EngineResult, Forwarded, ModelInfo
 from depth_server.errors import (
     DeadlineExceededError,
+    DroppedError,
     EngineMemoryError,
     EngineStoppedError,
     ForwardError,
@@ -217,7 +218,7 @@ def test_late_images_give_way_to_those_in_time_but_are_served_by_an_idle_engine(
     # 0 and 1 are in time. At 4 s all others are late, and nothing else wants the engine: 2, 3 and 4 are served. At 10 s
     # the newcomer can still be in time, so 5 gives way.
     assert [images for _, images in bench.model.batches] == [[0.0], [1.0], [2.0], [3.0], [4.0], [6.0]]
-    assert isinstance(futures[5].exception(0), OverloadedError)
+    assert isinstance(futures[5].exception(0), DroppedError)
 
 
 def test_an_slo_below_the_service_time_still_serves() -> None:
@@ -230,8 +231,8 @@ def test_an_slo_below_the_service_time_still_serves() -> None:
 def test_the_newest_frame_takes_the_place_of_the_oldest() -> None:
     bench = Bench(slo_seconds=5, max_batch_size=1, overload=OverloadPolicy.DROP_OLDEST)
     futures = [bench.submit(value) for value in range(4)]
-    assert isinstance(futures[0].exception(0), OverloadedError)
-    assert isinstance(futures[1].exception(0), OverloadedError)
+    assert isinstance(futures[0].exception(0), DroppedError)
+    assert isinstance(futures[1].exception(0), DroppedError)
     bench.run()
     assert values(futures[2:]) == [2.0, 3.0]
 
@@ -314,12 +315,16 @@ def test_the_forecast_is_kept_when_nothing_else_comes() -> None:
     for value in range(11):
         bench.submit(value)
     forecast = bench.engine.forecast(Size(*SQUARE))
-    # A batch of 8, one of 2 and one of 1.
-    assert forecast.wait_seconds == pytest.approx(9 + 3 + 2)
-    assert forecast.finish_seconds == pytest.approx(9 + 3 + 2 + 2)
+    # A batch of 8, then one of 4 with the newcomer; one of 8 if four more come.
+    assert forecast.wait_seconds == pytest.approx(9)
+    assert forecast.finish_seconds == pytest.approx(9 + 5)
+    assert forecast.latest_finish_seconds == pytest.approx(9 + 9)
     assert forecast.image_seconds == pytest.approx(9 / 8)
+    newcomer = bench.submit(11)
+    newcomer.add_done_callback(lambda _: finished.append(bench.world.now))
+    finished: list[float] = []
     bench.run()
-    assert bench.world.now == pytest.approx(9 + 3 + 2)
+    assert finished == [pytest.approx(9 + 5)]
 
 
 def test_calibration_finds_no_use_for_batches_where_they_gain_nothing() -> None:
