@@ -31,6 +31,10 @@ MAX_OVERHEAD_SHARE: Final = 0.5
 class Predicting(Protocol):
     """The part of `Engine` that admission asks."""
 
+    @property
+    def replicas(self) -> int:
+        """Models side by side, each with a queue of its own."""
+
     def forecast(self, size: Size, lane: Lane = Lane.INTERACTIVE) -> Forecast:
         """Predict for an image of this size that would be submitted now."""
 
@@ -99,10 +103,10 @@ class Admission:
     """Counts accepted requests and refuses what does not fit.
 
     Args:
-        max_requests: Requests accepted and not yet answered.
+        max_requests: Requests accepted and not yet answered, per replica of the engine.
         max_upload_bytes: Bytes of one upload, without the multipart framing.
         max_inflight_upload_bytes: Bytes of all uploads not yet decoded.
-        max_work_units: Work units of all images in work; bounds their memory.
+        max_work_units: Work units of all images in work, per replica; bounds their memory.
         slo_seconds: Time within which interactive requests should be answered.
         overload: Whether the newcomer is refused when it would be late; otherwise the engine makes room for it.
         rate_limiter: Limits each client, or None.
@@ -137,6 +141,7 @@ class Admission:
         self.work_units = 0.0
         self._rate_limiter = rate_limiter
         self._engine: Predicting | None = None
+        self._replicas = 1
         self._overhead_seconds = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -147,8 +152,9 @@ class Admission:
         return min(self._overhead_seconds, MAX_OVERHEAD_SHARE * self.slo_seconds)
 
     def follow(self, engine: Predicting) -> None:
-        """Ask this engine from now on when an image would be finished."""
+        """Ask this engine from now on when an image would be finished; the bounds hold for each of its replicas."""
         self._engine = engine
+        self._replicas = engine.replicas
 
     def check_upload_bytes(self, count: int, limit: int | None = None) -> None:
         """Compare the bytes of a body, announced or received, with the limit.
@@ -215,10 +221,10 @@ class Admission:
         Raises:
             OverloadedError: All places or all the memory is taken, or the answer would come too late.
         """
-        if self.inflight >= self.max_requests:
+        if self.inflight >= self.max_requests * self._replicas:
             message = f"{self.inflight} requests are being served or wait, which is the limit"
             raise OverloadedError(message, retry_after_seconds=retry_after_seconds)
-        if self.work_units >= self.max_work_units:
+        if self.work_units >= self.max_work_units * self._replicas:
             message = f"images of {self.work_units:.0f} work units are in work, which is the limit"
             raise OverloadedError(message, retry_after_seconds=retry_after_seconds)
         self.check_in_time(lane)

@@ -159,6 +159,10 @@ class Engine(Protocol):
         """Whether the engine still executes something that the end of this process would tear."""
 
     @property
+    def replicas(self) -> int:
+        """Models side by side, each with a queue of its own."""
+
+    @property
     def waiting(self) -> int:
         """Images that wait for a forward pass."""
 

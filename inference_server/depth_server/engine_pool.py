@@ -177,6 +177,11 @@ class EnginePool:
         return False
 
     @property
+    def replicas(self) -> int:
+        """See `Engine.replicas`; those that are being started again count."""
+        return len(self._handles)
+
+    @property
     def waiting(self) -> int:
         """See `Engine.waiting`; up to a quarter of a second old."""
         with self._lock:

@@ -142,6 +142,11 @@ class ThreadEngine:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def replicas(self) -> int:
+        """See `Engine.replicas`."""
+        return 1
+
+    @property
     def waiting(self) -> int:
         """See `Engine.waiting`."""
         with self._condition:

@@ -19,6 +19,8 @@ from depth_server.rate_limit import RateLimiter
 class Engine:
     """Says what it is told to."""
 
+    replicas = 1
+
     def __init__(self, wait: float = 0.0, forward: float = 1.0, image: float = 0.5) -> None:
         self.answer = Forecast(wait, forward, forward, image)
 
@@ -128,6 +130,17 @@ def test_images_in_work_are_bounded_by_their_memory() -> None:
         permit.set_work_units(4.5)
         with pytest.raises(OverloadedError, match="work units"), gate.admit(1):
             pass
+
+
+def test_bounds_hold_for_each_replica_of_the_engine() -> None:
+    engine = Engine(wait=0.0, image=0.0)
+    engine.replicas = 3
+    gate = admission(engine, max_requests=2)
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(gate.admit(1))
+        with pytest.raises(OverloadedError, match="6 requests"):
+            stack.enter_context(gate.admit(1))
 
 
 @given(
