@@ -57,6 +57,7 @@ class Candidate:
     command: tuple[str, ...]
     raw: bool = False
     accept: str = "application/json"
+    field: str = "file"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def request_of(candidate: Candidate, image: bytes) -> tuple[bytes, dict[str, str
     if candidate.raw:
         return image, {**headers, "Content-Type": "image/jpeg"}
     head = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{candidate.field}"; filename="a.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
     )
     body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
@@ -208,7 +209,7 @@ def candidates(options: argparse.Namespace) -> tuple[list[Candidate], list[str]]
     except (OSError, subprocess.SubprocessError) as error:
         return chosen, [f"LitServe: its environment could not be made: {error}"]
     command = (python, "-m", "bench.litserve_server", "--port", "{port}")
-    return [*chosen, Candidate("LitServe, the same handler", command)], []
+    return [*chosen, Candidate("LitServe, the same handler", command, field="request")], []
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:

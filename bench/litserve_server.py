@@ -1,7 +1,6 @@
 """The same job under LitServe, in an environment of its own. Run by `bench.frontend`."""
 
 import argparse
-from collections.abc import Mapping
 
 import litserve
 from fastapi import UploadFile
@@ -13,8 +12,8 @@ class DepthApi(litserve.LitAPI):  # type: ignore[misc]  # not installed where ty
     def setup(self, device: str) -> None:
         pass
 
-    def decode_request(self, request: Mapping[str, UploadFile]) -> bytes:
-        data: bytes = request["file"].file.read()
+    def decode_request(self, request: UploadFile) -> bytes:
+        data: bytes = request.file.read()
         return data
 
     def predict(self, data: bytes) -> dict[str, object]:
