@@ -194,12 +194,12 @@ class TestSizes:
             assert np.abs(preprocess_fast(pixels, size) - preprocess(pixels, size)).max() < 1e-4
 
 
-def rotated() -> bytes:
+def rotated(kind: str = "JPEG", **options: Any) -> bytes:
     """Lies on its side, and EXIF says how to turn it."""
     image = Image.fromarray(gradient())
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif)
+    return encoded(image.transpose(Image.Transpose.ROTATE_90), kind, exif=exif, **options)
 
 
 def kinds() -> dict[str, bytes]:
@@ -211,7 +211,10 @@ def kinds() -> dict[str, bytes]:
     deep = Image.fromarray(gradient()[:, :, 0].astype(np.uint16) * 257)
     return {
         "jpeg": encoded(colour, "JPEG", quality=98),
-        "jpeg turned by EXIF": rotated(),
+        "jpeg turned by EXIF": rotated(quality=98),
+        "png turned by EXIF": rotated("PNG"),
+        "webp turned by EXIF": rotated("WEBP", lossless=True),
+        "tiff turned by EXIF": rotated("TIFF"),
         "jpeg in CMYK": encoded(colour.convert("CMYK"), "JPEG", quality=98),
         "jpeg in grey": encoded(grey, "JPEG", quality=98),
         "png in grey": encoded(grey),
