@@ -21,7 +21,7 @@ from depth_operator.observe import Action, ChildOutcome, Observed, Pod, deployme
 from depth_operator.render import render_autoscaler, render_deployment, render_service
 from depth_operator.render.deployment import template_hash
 from depth_operator.replicas import step_before_omitting
-from depth_operator.scaling.policy import decide
+from depth_operator.scaling.policy import DEFAULT_PARAMETERS, decide
 from depth_operator.scaling.types import Decision, Memory, Observation, Signals, Targets
 from depth_operator.status import (
     Inputs,
@@ -36,6 +36,7 @@ from depth_operator.status import (
 if TYPE_CHECKING:
     from depth_operator.api.naming import Key
     from depth_operator.ports import Cluster, MetricsSource, MonotonicClock, WallClock
+    from depth_operator.scaling.parameters import PolicyParameters
 
 DEPLOYMENT: Final = "Deployment"
 SERVICE: Final = "Service"
@@ -56,6 +57,7 @@ class Config:
     server_image: str
     scaling_interval_seconds: float
     signals_refresh_seconds: float
+    policy: PolicyParameters = DEFAULT_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class Reconciler:
             published_replicas=published_replicas(previous),
         )
         recollection = self._recollections.setdefault(key, _Recollection(Memory.initial()))
-        decision = decide(targets, observation, signals, recollection.memory, self._monotonic())
+        decision = decide(targets, observation, signals, recollection.memory, self._monotonic(), self._config.policy)
         recollection.memory = decision.memory
         return decision
 

@@ -30,6 +30,7 @@ from depth_operator.errors import ApiError
 from depth_operator.handlers import register
 from depth_operator.leader import AlwaysLeading, Elector, LeaseConfig
 from depth_operator.reconciler import Config, Reconciler
+from depth_operator.scaling.parameters import PolicyParameters
 from depth_operator.telemetry import ReconcileMetrics
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ class Operator:
                 server_image=settings.server_image,
                 scaling_interval_seconds=settings.scaling_interval_seconds,
                 signals_refresh_seconds=settings.signals_refresh_seconds,
+                policy=PolicyParameters(stabilization_window_seconds=settings.stabilization_window_seconds),
             ),
             monotonic=time.monotonic,
             wall=wall_seconds,

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     """Window of the rates and quantiles that are read from Prometheus."""
     scaling_interval_seconds: Seconds = 5.0
     """Time between two scaling decisions of one DepthService."""
+    stabilization_window_seconds: Seconds = 300.0
+    """Fewer replicas are asked for only when fewer were enough for this long."""
     signals_refresh_seconds: Seconds = 30.0
     """Measured values alone rewrite the status at most this often."""
 
