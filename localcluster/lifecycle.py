@@ -126,7 +126,7 @@ def stop(state: StateDir, say: Callable[[str], None]) -> int:
     Raises:
         LocalClusterError: If a process survives even SIGKILL.
     """
-    if not state.root.exists():
+    if not state.holds_cluster:
         return 0
     cluster_id = state.cluster_id()
     supervisor = supervisor_of(state)
@@ -152,7 +152,7 @@ def purge(state: StateDir) -> None:
     """
     if not state.root.exists():
         return
-    if not state.identity_file.exists():
+    if not state.holds_cluster:
         msg = f"{state.root} holds no cluster (no {state.identity_file.name}): not removed"
         raise LocalClusterError(msg)
     shutil.rmtree(state.root)

@@ -101,6 +101,13 @@ class StateDir:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.pki, self.logs, self.pods, self.volumes, self.bin, self.pids):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.identity_file.exists():
+            write_atomically(self.identity_file, json.dumps({"id": uuid.uuid4().hex, "number": None}))
+
+    @property
+    def holds_cluster(self) -> bool:
+        """Whether this is a cluster's folder, and not one of somebody else."""
+        return self.identity_file.exists()
 
     def read_options(self) -> ClusterOptions:
         """Return the stored options, or the defaults before the first `up`."""
@@ -113,9 +120,7 @@ class StateDir:
         write_atomically(self.options_file, options.to_json())
 
     def cluster_id(self) -> str:
-        """Return the id that marks this cluster's processes, made on first use."""
-        if not self.identity_file.exists():
-            write_atomically(self.identity_file, json.dumps({"id": uuid.uuid4().hex, "number": None}))
+        """Return the id that marks this cluster's processes; `create` made it."""
         return str(json.loads(self.identity_file.read_text())["id"])
 
     def cluster_number(self) -> int | None:
