@@ -104,7 +104,7 @@ def test_values_reach_the_operator(tmp_path: Path) -> None:
     variables = environment(find(manifests, "Deployment", RELEASE))
 
     assert variables["DEPTH_OPERATOR_PROMETHEUS_ADDRESS"] == "http://prometheus.monitoring.svc:9090"
-    assert variables["DEPTH_OPERATOR_SCALING_STABILIZATION_WINDOW_SECONDS"] == "30"
+    assert variables["DEPTH_OPERATOR_STABILIZATION_WINDOW_SECONDS"] == "30"
     assert variables["DEPTH_OPERATOR_METRICS_WINDOW_SECONDS"] == "15"
     assert variables["DEPTH_OPERATOR_HOST"] == "0.0.0.0"  # noqa: S104 - the pod's own network
     assert find(manifests, "Deployment", METRICS_API)["spec"]["replicas"] == 1

@@ -64,7 +64,7 @@ class Reason(StrEnum):
     QUEUE_BACKLOG = "QueueBacklog"
     """Images that wait and have to be worked off within a bounded time."""
     UTILIZATION = "Utilization"
-    """Busy time against its target; used when the offered load or the capacity is unknown."""
+    """Busy time against its target; decides where the offered load or the capacity is unknown."""
     LATENCY = "Latency"
     """The 95th percentile is above its target and requests wait for the engine."""
     STABILIZING = "Stabilizing"

@@ -9,6 +9,7 @@ import pytest
 from depth_operator.scaling.parameters import PolicyParameters
 from depth_operator.scaling.policy import decide
 from depth_operator.scaling.types import DataQuality, Memory, MissingReason, Sample, Signals
+from depth_operator.scaling.wording import number
 from tests.unit.depth_operator.scaling.builders import (
     WINDOW,
     Service,
@@ -184,10 +185,7 @@ class TestScaleDown:
         assert waited == pytest.approx(WINDOW)
         _, before = service.decisions[-2]
         assert (before.reason, before.limited_by) == ("Stabilizing", "StabilizationWindow")
-        assert before.message == (
-            "4 replicas: kept; 1 would do, no images offered, "
-            "but only 295 s of the 300 s before a scale-down have been seen"
-        )
+        assert before.message == ("4 replicas: kept until fewer are enough for 300 s; 1 would do, no images offered")
 
     def test_goes_only_to_the_largest_need_of_the_window(self) -> None:
         service = Service(replicas=1, memory=watched(now=1000.0))
@@ -381,3 +379,29 @@ def test_unknown_readings_say_so() -> None:
 def test_impossible_parameters_are_refused_by_name(parameter: str, value: float) -> None:
     with pytest.raises(ValueError, match=parameter):
         PolicyParameters(**{parameter: value})
+
+
+def test_requests_that_outlast_the_window_keep_their_replicas() -> None:
+    """They are counted as offered when they end; until then only the busy time shows them."""
+    signals = make_signals(0.0, finished=0.0, busy=3.0, reporting=6)
+
+    decision = decide(make_targets(), make_observation(6), signals, watched(now=NOW), NOW)
+
+    assert (decision.desired_replicas, decision.reason) == (5, "Utilization")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1e-9, "<0.001"),
+        (0.083, "0.083"),
+        (0.35, "0.35"),
+        (4.2, "4.2"),
+        (5.0, "5"),
+        (12.34, "12.3"),
+        (1e6, "1000000"),
+    ],
+)
+def test_numbers_are_for_people(value: float, text: str) -> None:
+    assert number(value) == text
