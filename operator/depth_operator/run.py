@@ -62,7 +62,8 @@ def wall_microseconds() -> str:
 def connection() -> kopf.ConnectionInfo:
     """How kopf reaches the API server: as the operator itself does."""
     configuration = load_configuration(os.environ.get("KUBECONFIG"))
-    scheme, _, token = (configuration.get_api_key_with_prefix("authorization") or "").rpartition(" ")
+    authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+    scheme, _, token = authorization.rpartition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
