@@ -17,7 +17,8 @@ def test_a_token_file_of_the_kubeconfig_is_what_kopf_authenticates_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = tmp_path / "token"
-    token.write_text("of-the-service-account")
+    secret = "of-the-service-account"  # noqa: S105 - made up
+    token.write_text(secret)
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(
         json.dumps(
@@ -36,5 +37,5 @@ def test_a_token_file_of_the_kubeconfig_is_what_kopf_authenticates_with(
     info = connection()
 
     assert info.server == "https://127.0.0.1:6443"
-    assert info.token == "of-the-service-account"
+    assert info.token == secret
     assert info.scheme == "Bearer"
