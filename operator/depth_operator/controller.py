@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from depth_operator.errors import ApiError, NotLeadingError
+from depth_operator.errors import ApiError, ConflictError, NotLeadingError
 from depth_operator.reconciler import Result
 from depth_operator.work_queue import WorkQueue, backoff_seconds
 
@@ -132,6 +132,9 @@ class Controller:
         except NotLeadingError as error:
             logger.warning("reconcile stopped: %s", error, extra={"key": str(key), "action": "reconcile"})
             return
+        except ConflictError as error:
+            logger.info("changed meanwhile: %s", error, extra={"key": str(key), "action": "reconcile"})
+            outcome, result = "retry", Result(retry=True)
         except ApiError as error:
             logger.warning("reconcile failed: %s", error, extra={"key": str(key), "action": "reconcile"})
             outcome, result = "error", Result(retry=True, retry_after_seconds=error.retry_after_seconds)
@@ -142,7 +145,7 @@ class Controller:
         except Exception:  # a defect in one object's reconcile must not end the worker: it is logged and retried
             logger.exception("reconcile broke", extra={"key": str(key), "action": "reconcile"})
             outcome, result = "error", Result(retry=True)
-        if full and outcome == "error":
+        if full and outcome != "success":
             self._full.add(key)
         self._metrics.observe(outcome, self._monotonic() - started)
         self._reschedule(key, result)

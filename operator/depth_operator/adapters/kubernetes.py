@@ -163,9 +163,12 @@ def _error_of(operation: str, response: urllib3.BaseHTTPResponse) -> ApiError:
     if not isinstance(status, dict):
         status = {}
     retry_after = response.headers.get("Retry-After", "")
+    causes = (status.get("details") or {}).get("causes") or []
+    # An apply that names the uid of a predecessor is refused as an attempt to change it, not as a conflict.
+    replaced = response.status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes)
     return api_error(
         operation,
-        response.status,
+        409 if replaced else response.status,
         str(status.get("reason") or ""),
         str(status.get("message") or response.data[:200].decode(errors="replace")),
         float(retry_after) if retry_after.isdigit() else None,
@@ -238,12 +241,15 @@ class KubernetesCluster:
             return
 
     async def apply_status(self, service: Manifest, status: Manifest) -> None:
-        """Make ``status`` the whole status of the given DepthService, if it still is the same object."""
+        """Make ``status`` the whole status of the given DepthService, if it did not change since it was read.
+
+        The resource version is what protects a successor of the same name: the status subresource ignores the uid.
+        """
         metadata = service["metadata"]
         manifest = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "resourceVersion")},
             "status": status,
         }
         path = _path(KIND, metadata["namespace"], metadata["name"], "status")
