@@ -79,9 +79,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_size(Size(image.height, image.width), limits)
-            orientation = _exif_orientation(image)
+            # Before the metadata: reading that may load a PNG and swallow its errors; TIFF is turned while it loads.
             image.load()
-            return apply_orientation(_to_rgb(image), orientation)
+            return apply_orientation(_to_rgb(image), _exif_orientation(image))
     except DepthServerError:
         raise
     except UnidentifiedImageError as error:

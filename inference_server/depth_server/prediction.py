@@ -187,7 +187,7 @@ class Predictor:
 
     async def _predict(self, request: Request, body: Body) -> bytes:
         report, model = self._health.report, self.model
-        if model is None or not report.accepts_requests:
+        if model is None or not self._health.accepts_requests:
             message = f"the server is in the state {report.state}: {report.detail}"
             raise NotReadyError(message)
         announced = request.headers.get("content-length", "")

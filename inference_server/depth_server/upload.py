@@ -18,9 +18,6 @@ FILE_FIELD: Final = "file"
 MAX_PARTS: Final = 8
 """Parts of a form; only one is used."""
 
-MAX_HEADER_BYTES: Final = 8 * 1024
-"""Bytes of the headers of one part."""
-
 
 class FormFileParser:
     """Incremental parser of `multipart/form-data` that keeps the first part called `file`.
@@ -49,7 +46,6 @@ class FormFileParser:
         self._parts = 0
         self._header_name = bytearray()
         self._header_value = bytearray()
-        self._header_bytes = 0
         self._field_name: bytes | None = None
         try:
             self._parser = python_multipart.MultipartParser(
@@ -100,22 +96,13 @@ class FormFileParser:
             message = f"the form has more than {MAX_PARTS} parts"
             raise InvalidRequestError(message)
         self._is_file_part = False
-        self._header_bytes = 0
         self._field_name = None
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_name += data[start:end]
 
     def _add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_value += data[start:end]
-
-    def _count_header(self, count: int) -> None:
-        self._header_bytes += count
-        if self._header_bytes > MAX_HEADER_BYTES:
-            message = f"the headers of a form part have more than {MAX_HEADER_BYTES} bytes"
-            raise InvalidRequestError(message)
 
     def _end_header(self) -> None:
         if bytes(self._header_name).lower() == b"content-disposition":
