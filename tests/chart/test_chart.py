@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cryptography import x509
+from depth_operator.settings import Settings
 
 from tests.chart.rendering import (
     CHART,
@@ -94,9 +95,9 @@ def test_every_pod_is_restricted(defaults: list[Manifest]) -> None:
 
 
 def test_every_variable_is_a_setting(tmp_path: Path) -> None:
-    documented = set(re.findall(r"`(DEPTH_OPERATOR_\w+)`", SETTINGS.read_text()))
+    settings = {f"DEPTH_OPERATOR_{field.upper()}" for field in Settings.model_fields}
     for deployment in of_kind(render(tmp_path, "--set", "watchNamespace=vision"), "Deployment"):
-        assert environment(deployment).keys() <= documented
+        assert environment(deployment).keys() <= settings
 
 
 def test_values_reach_the_operator(tmp_path: Path) -> None:
