@@ -25,6 +25,7 @@ LOCAL_VALUES = CHART / "ci/local-values.yaml"
 NAME = "depth"
 LOAD_CLIENTS = 4
 LOAD_MAX_REQUESTS = 2000
+PLAIN_WIDTH = 160
 RANDOM_WEIGHTS_NOTE = (
     "The weights are random (official ones cannot be bundled), so the picture shows that the path works, not depth."
 )
@@ -109,7 +110,7 @@ def up(console: Console, bootstrap_report: Path | None) -> None:
     stages, report = Stages(console), Report()
     if bootstrap_report is not None and bootstrap_report.is_file():
         for name, seconds in json.loads(bootstrap_report.read_text()).items():
-            stages.add(name, seconds, "found or made; both side by side")
+            stages.add(name, seconds, "made or found up to date, environment and binaries side by side")
     report.stages = stages.records
     commands = start_cluster(stages)
     url = serve(stages, commands)
@@ -140,7 +141,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.action == "down":
         return down()
-    console = Console()
+    # Without a terminal rich assumes 80 columns; sentences and commands are longer.
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     try:
         up(console, arguments.bootstrap_report)
     except DemoError as error:
