@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,9 @@ def _up(state: StateDir, arguments: argparse.Namespace) -> int:
         lifecycle.start(state, options_of(arguments), programs)
     else:
         _say(f"the cluster in {state.root} is already up")
+        wanted, current = options_of(arguments), state.read_options()
+        if wanted != replace(current, number=wanted.number):
+            _say("it keeps the options it was started with; to change them run `down` first")
     try:
         status = lifecycle.wait_ready(state, _say)
     except LocalClusterError:

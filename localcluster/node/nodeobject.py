@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 from localcluster.settings import KUBELET_PORT, KUBERNETES_VERSION, LEASE_SECONDS, NODE_NAME, ClusterOptions, JsonObject
 
 if TYPE_CHECKING:
     from localcluster.network import ClusterNetwork
+
 
 MAX_PODS = 110
 """Pods that the node takes, the kubelet's default."""
@@ -24,12 +26,17 @@ def capacity(options: ClusterOptions) -> dict[str, str]:
     return {**resources, "nvidia.com/gpu": str(options.gpus)} if options.gpus else resources
 
 
+def go_architecture(machine: str) -> str:
+    """Return the name that Kubernetes uses for a machine type as `uname -m` prints it."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
 def node() -> JsonObject:
     """Return the Node to create."""
     labels = {
         "kubernetes.io/hostname": NODE_NAME,
         "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/arch": go_architecture(platform.machine()),
     }
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME, "labels": labels}}
 
@@ -56,7 +63,7 @@ def node_status(options: ClusterOptions, network: ClusterNetwork, now: str, read
             "kubeProxyVersion": "",
             "containerRuntimeVersion": "process://1",
             "operatingSystem": "linux",
-            "architecture": "amd64",
+            "architecture": go_architecture(platform.machine()),
             "osImage": "localcluster",
             "kernelVersion": "",
             "machineID": "",
