@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from cryptography import x509
-from depth_operator.settings import Settings
 
+from depth_operator.settings import Settings
 from tests.chart.rendering import (
     CHART,
     HELM,
