@@ -56,7 +56,9 @@ class Settings(BaseSettings):
     `load_settings` builds it; constructing it directly with keywords is for tests.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -185,5 +187,5 @@ def _describe(field: str | None, message: str, value: object, error_type: str) -
         return message
     variable = ENV_PREFIX + field.upper()
     if error_type == "missing":
-        return f"{variable} is not set"
+        return f"{variable} is not set and has no default"
     return f"{variable}={value}: {message[:1].lower()}{message[1:]}"

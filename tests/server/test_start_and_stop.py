@@ -57,7 +57,7 @@ def corrupt(folder: Path, name: str) -> str:
     ("variables", "reason", "words"),
     [
         ({"WEIGHTS": "/nonexistent/weights.pth"}, "WeightsNotFound", "/nonexistent/weights.pth does not exist"),
-        ({"WEIGHTS": ""}, "WeightsInvalid", "ends with .pth or .safetensors"),
+        ({"WEIGHTS": ""}, "InvalidSettings", "DEPTH_SERVER_WEIGHTS is not set"),
         ({"WEIGHTS_SHA256": "0" * 64}, "DigestMismatch", "expected " + "0" * 64),
         ({"MODEL_VARIANT": "ViTB14"}, "ModelMismatch", "holds ViTS14, the declared variant is ViTB14"),
         ({"INPUT_SIZE": "500"}, "InvalidSettings", "DEPTH_SERVER_INPUT_SIZE=500"),
