@@ -127,18 +127,23 @@ def options_of(arguments: argparse.Namespace) -> ClusterOptions:
     )
 
 
-def _up(state: StateDir, arguments: argparse.Namespace) -> int:
+def _start(state: StateDir, arguments: argparse.Namespace) -> None:
     if lifecycle.supervisor_of(state) is None:
         wheel = os.environ.get(GO_WHEEL_VARIABLE) == "1"
         programs = asyncio.run(_locate(prometheus=arguments.prometheus, go_wheel=wheel))
-        state.create()
         _say(f"starting the cluster in {state.root}")
         lifecycle.start(state, options_of(arguments), programs)
-    else:
-        _say(f"the cluster in {state.root} is already up")
-        wanted, current = options_of(arguments), state.read_options()
-        if wanted != replace(current, number=wanted.number):
-            _say("it keeps the options it was started with; to change them run `down` first")
+        return
+    _say(f"the cluster in {state.root} is already up")
+    wanted, current = options_of(arguments), state.read_options()
+    if wanted != replace(current, number=wanted.number):
+        _say("it keeps the options it was started with; to change them run `down` first")
+
+
+def _up(state: StateDir, arguments: argparse.Namespace) -> int:
+    state.create()
+    with lifecycle.starting(state):
+        _start(state, arguments)
     try:
         status = lifecycle.wait_ready(state, _say)
     except LocalClusterError:

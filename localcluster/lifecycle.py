@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -24,7 +26,7 @@ from localcluster.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from localcluster.state import StateDir
@@ -45,6 +47,14 @@ def link_programs(folder: Path, programs: Mapping[str, Path]) -> None:
         link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to(target.resolve())
+
+
+@contextlib.contextmanager
+def starting(state: StateDir) -> Iterator[None]:
+    """Let one `up` at a time look at a state folder and start its cluster; another one waits."""
+    with (state.root / "up.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def start(state: StateDir, options: ClusterOptions, programs: Mapping[str, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,8 +112,17 @@ class NodeAgent:
                 group.create_task(self._every(NODE_STATUS_SECONDS, self._report), name="node status")
                 group.create_task(self._events.run(), name="events")
                 group.create_task(self._pods.run(), name="pods of the node")
+                await self._pods.synced.wait()
+                await asyncio.to_thread(self._remove_strays)
         finally:
             await runner.cleanup()
+
+    def _remove_strays(self) -> None:
+        """Remove the folders of pods that were deleted while no node ran."""
+        known = {worker.folder for worker in self._workers.values()}
+        for folder in self._settings.state.pods.iterdir():
+            if folder not in known:
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def stop(self) -> None:
         """Stop every pod's processes; the objects stay."""

@@ -57,11 +57,12 @@ class PodWorker:
         self.pod = pod
         self._context = context
         self._uid: str = pod["metadata"]["uid"]
-        self._folder = context.pods / self._uid[:8]
+        # Short, because programs put unix sockets below it.
+        self.folder = context.pods / self._uid[:8]
         self._address = self._take_address()
         self._start_time = pod.get("status", {}).get("startTime") or timestamp()
         self._gpus = {} if pod.get("status", {}).get("phase") in FINISHED else self._take_gpus()
-        self._volumes = PodVolumes(self._folder / "volumes", context.api_server, context.objects, self._sources)
+        self._volumes = PodVolumes(self.folder / "volumes", context.api_server, context.objects, self._sources)
         self._volumes.rewrite = self._rewrite_file
         init, main = seed_records(pod, timestamp())
         self._init = [self._container(spec, record) for spec, record in init]
@@ -102,7 +103,7 @@ class PodWorker:
             grace=lambda: float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)),
         )
         backoff = RestartBackoff(base=self._context.backoff_base, cap=30 * self._context.backoff_base)
-        logs = self._folder / "logs" / spec["name"]
+        logs = self.folder / "logs" / spec["name"]
         return Container(spec, record, hooks, logs=logs, pids=self._context.pids, backoff=backoff)
 
     def _changed(self) -> None:
@@ -149,7 +150,9 @@ class PodWorker:
     # Life
 
     async def _run(self) -> None:
-        life = asyncio.create_task(self._live(), name=f"life of {self.name}")
+        # A late event of a pod that is already gone must not start it again.
+        work = asyncio.sleep(0) if self._leave.is_set() else self._live()
+        life = asyncio.create_task(work, name=f"life of {self.name}")
         leave = asyncio.create_task(self._leave.wait())
         try:
             await asyncio.wait({life, leave}, return_when=asyncio.FIRST_COMPLETED)
@@ -218,7 +221,7 @@ class PodWorker:
 
     async def _mount(self) -> None:
         for folder in ("home", "tmp"):
-            (self._folder / folder).mkdir(parents=True, exist_ok=True)
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
         while True:
             try:
                 await self._volumes.mount()
@@ -281,8 +284,8 @@ class PodWorker:
             msg = f'"{spec["image"]}" is not in the image table of the process node: {hint}'
             raise UnknownImageError(msg)
         declared = await self._declared_environment(spec)
-        folder = self._folder / "containers" / spec["name"]
-        message = self._folder / "termination" / spec["name"]
+        folder = self.folder / "containers" / spec["name"]
+        message = self.folder / "termination" / spec["name"]
         try:
             mounts = self._volumes.mounts(spec)
         except MountError as error:
@@ -295,8 +298,8 @@ class PodWorker:
         temporary = rewriter.path("/tmp")  # noqa: S108 - the mount point inside the pod
         environment = {
             **self._context.environment,
-            "HOME": str(self._folder / "home"),
-            "TMPDIR": temporary or str(self._folder / "tmp"),
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": temporary or str(self.folder / "tmp"),
             "HOSTNAME": self.pod["metadata"]["name"],
             **gpu_environment(self._gpus.get(spec["name"], ()), self._context.real_gpus),
             **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}),
@@ -369,7 +372,7 @@ class PodWorker:
         if not self._killed:
             await self._write_status()
             await self._delete()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         self._context.addresses.release(self._address)
         self._context.forget(self._uid)
 

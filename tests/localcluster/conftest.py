@@ -19,7 +19,14 @@ BACKOFF_BASE = "0.5"
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHandle]:
     folder: Path = tmp_path_factory.mktemp("lc") / "state"
-    options = ["--backoff-base", BACKOFF_BASE, "--image", "registry.example/hello:1=sh -c 'echo hello from an image'"]
+    image = "registry.example/hello:1=sh -c 'echo hello from an image'"
+    options = ["--prometheus", "--backoff-base", BACKOFF_BASE, "--image", image]
+        "--prometheus",
+        "--backoff-base",
+        BACKOFF_BASE,
+        "--image",
+        "registry.example/hello:1=sh -c 'echo hello from an image'",
+    ]
     with running_cluster(folder, options) as handle:
         yield handle
 
