@@ -21,12 +21,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHandle]
     folder: Path = tmp_path_factory.mktemp("lc") / "state"
     image = "registry.example/hello:1=sh -c 'echo hello from an image'"
     options = ["--prometheus", "--backoff-base", BACKOFF_BASE, "--image", image]
-        "--prometheus",
-        "--backoff-base",
-        BACKOFF_BASE,
-        "--image",
-        "registry.example/hello:1=sh -c 'echo hello from an image'",
-    ]
     with running_cluster(folder, options) as handle:
         yield handle
 
