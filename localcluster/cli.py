@@ -266,6 +266,10 @@ def main(argv: Sequence[str]) -> int:
     except LocalClusterError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except BrokenPipeError:
+        # The reader of the output has gone, as with `| head`; the interpreter must not fail on it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

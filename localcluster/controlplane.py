@@ -105,7 +105,7 @@ def kube_apiserver(state: StateDir, network: ClusterNetwork, options: ClusterOpt
         f"--kubelet-certificate-authority={pki}/ca.crt",
         "--kubelet-preferred-address-types=InternalIP",
         f"--feature-gates={FEATURE_GATES}",
-        f"--egress-selector-config-file={state.root}/egress.json",
+        f"--egress-selector-config-file={state.egress_file}",
         *(audit if options.audit else ()),
     )
 

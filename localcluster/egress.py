@@ -79,6 +79,13 @@ def selector_configuration(path: Path) -> str:
     )
 
 
+def remove_socket(configuration: Path) -> None:
+    """Remove the socket that a configuration names: a supervisor that was killed has left it behind."""
+    if configuration.exists():
+        (selection,) = json.loads(configuration.read_text())["egressSelections"]
+        Path(selection["connection"]["transport"]["uds"]["udsName"]).unlink(missing_ok=True)
+
+
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         host, port = parse_connect(await reader.readuntil(b"\r\n\r\n"))

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from localcluster import processes
+from localcluster import egress, processes
 from localcluster.components import tail
 from localcluster.errors import LocalClusterError
 from localcluster.settings import (
@@ -151,6 +151,7 @@ def stop(state: StateDir, say: Callable[[str], None]) -> int:
         raise LocalClusterError(msg)
     for path in state.pids.glob("*.json"):
         path.unlink()
+    egress.remove_socket(state.egress_file)
     return found
 
 

@@ -92,6 +92,11 @@ class StateDir:
         return self.root / "cluster.json"
 
     @property
+    def egress_file(self) -> Path:
+        """Configuration that sends kube-apiserver's cluster traffic to the egress proxy."""
+        return self.root / "egress.json"
+
+    @property
     def supervisor_log(self) -> Path:
         """Log of the supervisor, the node and the proxies."""
         return self.logs / "supervisor.log"

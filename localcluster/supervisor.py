@@ -167,7 +167,7 @@ class Supervisor:
         server = await egress.start(path)
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(server.close)
-        write_atomically(self._state.root / "egress.json", egress.selector_configuration(path))
+        write_atomically(self._state.egress_file, egress.selector_configuration(path))
         status = ComponentStatus(
             "egress", str(path), "running", os.getpid(), time.time(), str(self._state.supervisor_log)
         )

@@ -35,6 +35,16 @@ def test_configuration_names_the_socket() -> None:
     assert selection["connection"]["transport"]["uds"]["udsName"] == "/run/x.sock"
 
 
+def test_socket_that_was_left_behind_is_removed(tmp_path: Path) -> None:
+    configuration, left = tmp_path / "egress.json", tmp_path / "s"
+    egress.remove_socket(configuration)
+    configuration.write_text(egress.selector_configuration(left))
+    left.touch()
+    egress.remove_socket(configuration)
+    egress.remove_socket(configuration)
+    assert not left.exists()
+
+
 async def test_cluster_address_is_dialled_on_the_loopback(tmp_path: Path) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readline())

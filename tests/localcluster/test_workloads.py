@@ -342,3 +342,55 @@ def test_user_image_runs_and_an_unknown_one_is_named(cluster: ClusterHandle, nam
 
     message = cluster.wait_for("the image's reason", reason, namespace=namespace)
     assert '"registry.example/nobody:1" is not in the image table' in message
+
+
+def test_job_completes_although_its_sidecar_runs_on(cluster: ClusterHandle, namespace: str) -> None:
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    sidecar = shell_container(
+        "sidecar", "touch /shared/up; exec sleep 600", restartPolicy="Always", volumeMounts=mounts
+    )
+    sidecar["startupProbe"] = {"exec": {"command": ["test", "-e", "/shared/up"]}, "periodSeconds": 1}
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "initContainers": [sidecar],
+        "containers": [shell_container("main", "test -e /shared/up", volumeMounts=mounts)],
+        "volumes": [{"name": "shared", "emptyDir": {}}],
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "aided"},
+        "spec": {"backoffLimit": 0, "template": {"spec": spec}},
+    }
+    cluster.apply(job, namespace=namespace)
+    cluster.kubectl("wait", "--for=condition=complete", "job/aided", "-n", namespace, "--timeout=60s")
+
+
+def test_node_port_is_reached_at_the_node(cluster: ClusterHandle, namespace: str) -> None:
+    exposed = service("web", {"app": "web"}, 80, "http")
+    exposed["spec"]["type"] = "NodePort"
+    cluster.apply(pod("web", web_container(), labels={"app": "web"}), exposed, namespace=namespace)
+    port = cluster.api(core("services", namespace, "web"))["spec"]["ports"][0]["nodePort"]
+    url = f"http://{cluster.network.node_loopback}:{port}"
+    assert cluster.wait_for("an answer", lambda: fetch(url), namespace=namespace) == "web"
+
+
+def test_service_is_reached_by_its_name_and_an_absent_one_is_told(cluster: ClusterHandle, namespace: str) -> None:
+    cluster.apply(
+        pod("web", web_container(), labels={"app": "web"}),
+        service("web", {"app": "web"}, 80, "http"),
+        namespace=namespace,
+    )
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "-n", namespace, "--timeout=60s")
+    program = "import os, urllib.request; print(urllib.request.urlopen(os.environ['URL'], timeout=10).read().decode())"
+    caller = python_container("main", program)
+    caller["env"] = [
+        {"name": "URL", "value": f"http://web.{namespace}.svc/"},
+        {"name": "OTHER", "value": f"http://absent.{namespace}.svc:8000"},
+    ]
+    cluster.apply(pod("caller", caller, restartPolicy="Never"), namespace=namespace)
+    finished(cluster, namespace, "caller")
+    assert cluster.kubectl("logs", "-n", namespace, "caller") == "web\n"
+    events = cluster.wait_for("events", lambda: cluster.events(namespace, "caller"))
+    assert any(event["reason"] == "ServiceNotFound" and "absent" in event["message"] for event in events)
