@@ -148,10 +148,10 @@ async def test_volume_that_is_not_offered_is_named(tmp_path: Path) -> None:
 
 
 async def test_sub_path_is_a_part_of_the_volume(tmp_path: Path) -> None:
-    volumes, _, container = volumes_of(tmp_path, [{"name": "work", "emptyDir": {}}], {"/work": "work"})
+    volumes, _, container = volumes_of(tmp_path, [{"name": "work", "emptyDir": {}}], {"/scratch": "work"})
     container["volumeMounts"][0]["subPath"] = "inner"
     await volumes.mount()
-    assert volumes.mounts(container) == {"/work": str(tmp_path / "v/work/inner")}
+    assert volumes.mounts(container) == {"/scratch": str(tmp_path / "v/work/inner")}
     assert (tmp_path / "v/work/inner").is_dir()
     container["volumeMounts"][0]["subPath"] = "../out"
     with pytest.raises(MountError, match="leads out"):

@@ -273,10 +273,10 @@ def test_service_account_may_do_what_rbac_grants_and_no_more(cluster: ClusterHan
 
 
 def test_job_completes_after_a_failure(cluster: ClusterHandle, namespace: str) -> None:
-    script = "if [ -e /work/tried ]; then exit 0; fi; touch /work/tried; exit 3"
+    script = "if [ -e /scratch/tried ]; then exit 0; fi; touch /scratch/tried; exit 3"
     template = {
         "restartPolicy": "OnFailure",
-        "containers": [shell_container("main", script, volumeMounts=[{"name": "work", "mountPath": "/work"}])],
+        "containers": [shell_container("main", script, volumeMounts=[{"name": "work", "mountPath": "/scratch"}])],
         "volumes": [{"name": "work", "emptyDir": {}}],
     }
     job = {
