@@ -62,6 +62,8 @@ class ServerProcess:
             "DEPTH_SERVER_DEVICE": "cpu",
             "DEPTH_SERVER_INPUT_SIZE": "126",
             "DEPTH_SERVER_DRAIN_DELAY_SECONDS": "0",
+            # Threads that wait for each other are very slow where other tests use the cores.
+            "DEPTH_SERVER_CPU_THREADS": "1",
             "DEPTH_SERVER_TERMINATION_MESSAGE_PATH": str(self.folder / "termination-message"),
             **{f"DEPTH_SERVER_{name}": value for name, value in self.variables.items()},
         }

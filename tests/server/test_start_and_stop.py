@@ -94,9 +94,7 @@ def test_port_in_use_is_a_reason(start_server: StartServer) -> None:
 def test_digest_that_matches_is_accepted_and_drain_finishes_what_was_accepted(
     start_server: StartServer, weights: Path
 ) -> None:
-    process = start_server(
-        WEIGHTS_SHA256=hashlib.sha256(weights.read_bytes()).hexdigest(), INPUT_SIZE="378", CPU_THREADS="1"
-    )
+    process = start_server(WEIGHTS_SHA256=hashlib.sha256(weights.read_bytes()).hexdigest(), INPUT_SIZE="378")
     url = process.wait_for_ready()
     answers: list[int] = []
 
