@@ -36,6 +36,8 @@ from depth_operator.telemetry import ReconcileMetrics
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    import kubernetes.client
+
     from depth_operator.settings import Settings
 
 EXIT_STOPPED = 0
@@ -59,17 +61,22 @@ def wall_microseconds() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def configuration() -> kubernetes.client.Configuration:
+    """How to reach the API server, by the environment as it is now."""
+    return load_configuration(os.environ.get("KUBECONFIG"))
+
+
 def connection() -> kopf.ConnectionInfo:
     """How kopf reaches the API server: as the operator itself does."""
-    configuration = load_configuration(os.environ.get("KUBECONFIG"))
-    authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+    loaded = configuration()
+    authorization = loaded.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
     scheme, _, token = authorization.rpartition(" ")
     return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=not configuration.verify_ssl,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
+        server=loaded.host,
+        ca_path=loaded.ssl_ca_cert,
+        insecure=not loaded.verify_ssl,
+        certificate_path=loaded.cert_file,
+        private_key_path=loaded.key_file,
         scheme=scheme or None,
         token=token or None,
     )
@@ -82,13 +89,13 @@ class Operator:
         self._settings = settings
         identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
         self._api = KubernetesApi(
-            load_configuration(os.environ.get("KUBECONFIG")),
+            configuration,
             timeout_seconds=settings.api_timeout_seconds,
             concurrency=settings.api_concurrency,
         )
         # The Lease has connections and threads of its own: many slow requests must not keep it from being renewed.
         self._lease_api = KubernetesApi(
-            load_configuration(os.environ.get("KUBECONFIG")),
+            configuration,
             timeout_seconds=settings.api_timeout_seconds,
             concurrency=1,
         )
@@ -108,8 +115,7 @@ class Operator:
     async def run(self) -> int:
         """Wait for the lead, serve until told to stop, and return the exit code."""
         settings = self._settings
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        self._handle_signals()
         async with serve(
             self._metrics.registry,
             lambda: self._controller.is_alive,
@@ -153,7 +159,8 @@ class Operator:
         registry = kopf.OperatorRegistry()
         register(registry, self._controller, connection)
         namespace = self._settings.watch_namespace
-        await kopf.operator(
+        existing = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=kopf.OperatorSettings(),
             standalone=True,
@@ -161,6 +168,13 @@ class Operator:
             namespaces=[namespace] if namespace else [],
             stop_flag=stop,
         )
+        self._handle_signals()
+        await kopf.run_tasks(tasks, ignored=existing)
+
+    def _handle_signals(self) -> None:
+        """Take SIGINT and SIGTERM; kopf takes them too when it starts, and then does not see its own stop flag."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _is_kind_served(self) -> bool:
         """A CustomResourceDefinition that comes later would not be noticed by kopf, so it is waited for."""
@@ -173,10 +187,8 @@ class Operator:
         return False
 
     async def _end(self, serving: asyncio.Task[None], kopf_stop: asyncio.Event) -> int:
-        """Wait for kopf and the controller to end, within a bounded time.
-
-        While it runs, kopf handles SIGINT and SIGTERM itself, so a normal end needs no other sign.
-        """
+        """Let kopf and the controller end, within a bounded time; an end that nobody asked for is a failure."""
+        unasked = serving.done()
         kopf_stop.set()
         done, _ = await asyncio.wait([serving], timeout=STOP_TIMEOUT_SECONDS)
         if not done:
@@ -185,6 +197,9 @@ class Operator:
         error = serving.exception() if not serving.cancelled() else None
         if error is not None:
             logger.error("kopf failed: %s", error, exc_info=error)
+            return EXIT_FAILED
+        if unasked:
+            logger.error("kopf ended by itself")
             return EXIT_FAILED
         logger.info("stopped", extra={"action": "stop"})
         return EXIT_STOPPED

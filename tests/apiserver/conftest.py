@@ -6,17 +6,16 @@ writing a pod's status where it needs one.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from localcluster.testing import running_cluster
 from tests.apiserver.kubernetes_client import KubernetesClient, RefusedError, wait_until
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,24 +23,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def localcluster(state: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "localcluster", "--state-dir", str(state), *arguments]
-    subprocess.run(command, cwd=ROOT, check=True)
-
-
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesClient]:
     """The administrator of a control plane that knows DepthServices."""
     state = tmp_path_factory.mktemp("control-plane")
-    localcluster(state, "up", "--cpus=0", "--gpus=0")
-    try:
-        with closing(KubernetesClient(state / "kubeconfig")) as administrator:
-            definition = yaml.safe_load((ROOT / "crds/depthservices.yaml").read_text())
-            administrator.create("customresourcedefinitions", definition)
-            wait_until(lambda: is_served(administrator), what="DepthServices being served")
-            yield administrator
-    finally:
-        localcluster(state, "down", "--purge")
+    with (
+        running_cluster(state, ["--cpus=0", "--gpus=0"]) as cluster,
+        closing(KubernetesClient(cluster.kubeconfig)) as administrator,
+    ):
+        definition = yaml.safe_load((ROOT / "crds/depthservices.yaml").read_text())
+        administrator.create("customresourcedefinitions", definition)
+        wait_until(lambda: is_served(administrator), what="DepthServices being served")
+        yield administrator
 
 
 def is_served(client: KubernetesClient) -> bool:

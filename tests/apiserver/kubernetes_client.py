@@ -6,14 +6,14 @@ import base64
 import ssl
 import tempfile
 import time
-from typing import Any, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import yaml
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
 
 Object = dict[str, Any]
 

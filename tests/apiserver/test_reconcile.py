@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -90,7 +90,7 @@ class Operator:
 @asynccontextmanager
 async def started(client: KubernetesClient, namespace: str) -> AsyncIterator[Operator]:
     """A new process of the operator: it remembers nothing."""
-    api = RecordingApi(load_configuration(str(client.kubeconfig)), timeout_seconds=5, concurrency=4)
+    api = RecordingApi(lambda: load_configuration(str(client.kubeconfig)), timeout_seconds=5, concurrency=4)
     api.writes, api.replicas = [], []
     cluster = KubernetesCluster(
         api, watch_namespace=namespace, identity="test", is_leading=lambda: True, wall=wall_seconds

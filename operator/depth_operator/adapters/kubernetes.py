@@ -79,8 +79,17 @@ class KubernetesApi:
     """JSON over HTTP with the client's authentication, in a bounded pool of threads."""
 
     def __init__(
-        self, configuration: kubernetes.client.Configuration, *, timeout_seconds: float, concurrency: int
+        self, load: Callable[[], kubernetes.client.Configuration], *, timeout_seconds: float, concurrency: int
     ) -> None:
+        """Connect lazily.
+
+        Args:
+            load: How to reach the API server; called again when the credentials are refused.
+            timeout_seconds: Time limit of one request.
+            concurrency: Requests at the same time; further ones wait.
+        """
+        self._load = load
+        configuration = load()
         configuration.connection_pool_maxsize = concurrency
         self._client = kubernetes.client.ApiClient(configuration)
         self._timeout_seconds = timeout_seconds
@@ -148,6 +157,8 @@ class KubernetesApi:
             )
         except urllib3.exceptions.HTTPError as error:
             raise api_error(operation, 0, "Unreachable", f"{self._client.configuration.host}: {error}") from error
+        if response.status == 401:
+            self._client.configuration.api_key = self._load().api_key
         if response.status >= 400:
             raise _error_of(operation, response)
         parsed: dict[str, Any] = json.loads(response.data)
