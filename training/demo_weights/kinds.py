@@ -25,6 +25,9 @@ class SceneKind(IntEnum):
 KIND_SHARES: Final = (0.22, 0.16, 0.24, 0.09, 0.08, 0.08, 0.06, 0.07)
 """How often each kind is drawn."""
 
+FINE_KIND_SHARES: Final = (0.16, 0.13, 0.22, 0.13, 0.06, 0.05, 0.18, 0.07)
+"""The same while a training is continued: more of what is near, which photographs showed to be the weak side."""
+
 
 def is_kind(kinds: Tensor, *which: SceneKind) -> Tensor:
     """Tell which of `kinds` are among the named ones."""

@@ -7,13 +7,14 @@ Depth Anything uses it (Ranftl et al., arXiv 2103.13413; `depth_anything_v2/dpt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 PATCH_SIZE: Final = 14
 """Side of a patch in pixels."""
@@ -26,6 +27,9 @@ INTERPOLATE_OFFSET: Final = 0.1
 
 HIDDEN_CHANNELS: Final = 32
 """Channels between the last two convolutions."""
+
+OUTPUT_BIAS: Final = 0.5
+"""Bias of the last convolution before training."""
 
 PIXEL_MEAN: Final = (0.485, 0.456, 0.406)
 """ImageNet's mean, RGB."""
@@ -51,6 +55,45 @@ class NetworkSpec:
 
 VITT14: Final = NetworkSpec()
 """The bundled variant: 6.4 M parameters, 12.9 MB in fp16."""
+
+
+@lru_cache(maxsize=64)
+def _resize_weights(size: int, target: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Linear resize with aligned corners as a matrix, (size, target)."""
+    identity = torch.eye(size, device=device)[None]
+    return F.interpolate(identity, size=target, mode="linear", align_corners=True)[0].to(dtype)
+
+
+class BilinearResize(torch.autograd.Function):
+    """`F.interpolate` with aligned corners whose gradient is two matrix products.
+
+    The gradient in torch scatters with atomic additions, slowly in bf16 and in an order that changes between runs.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, hidden: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize (B, C, h, w) to (B, C, *size)."""
+        ctx.sizes = (*hidden.shape[-2:], *size)  # type: ignore[attr-defined]  # the place torch gives for this
+        return F.interpolate(hidden, size=size, mode="bilinear", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Apply the transposed matrices to rows, then to columns, channels last."""
+        (gradient,) = gradients
+        height, width, rows, columns = ctx.sizes  # type: ignore[attr-defined]  # set in forward
+        batch, channels = gradient.shape[:2]
+        by_row = _resize_weights(height, rows, gradient.device, gradient.dtype)
+        by_column = _resize_weights(width, columns, gradient.device, gradient.dtype)
+        hidden = gradient.permute(0, 2, 3, 1).reshape(batch, rows, columns * channels)
+        hidden = (by_row @ hidden).view(batch * height, columns, channels)
+        hidden = (by_column @ hidden).view(batch, height, width, channels)
+        return hidden.permute(0, 3, 1, 2), None
+
+
+def resize(hidden: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly with aligned corners to (B, C, *size)."""
+    resized: Tensor = BilinearResize.apply(hidden, size)
+    return resized
 
 
 class ResidualConvUnit(nn.Module):
@@ -82,7 +125,7 @@ class FeatureFusionBlock(nn.Module):
         hidden = lateral if coarser is None else coarser + self.resConfUnit1(lateral)
         # The 1x1 convolution commutes with the bilinear resize; before it there is a quarter of the work.
         hidden = self.out_conv(self.resConfUnit2(hidden))
-        return F.interpolate(hidden, size=size, mode="bilinear", align_corners=True)
+        return resize(hidden, size)
 
 
 class Scratch(nn.Module):
@@ -125,8 +168,8 @@ class DPTHead(nn.Module):
         rows, columns = features[0].shape[-2:]
         scratch = self.scratch
         levels = [
-            scratch.get_submodule(f"layer{level}_rn")(resize(project(feature)))
-            for level, (feature, project, resize) in enumerate(
+            scratch.get_submodule(f"layer{level}_rn")(reassemble(project(feature)))
+            for level, (feature, project, reassemble) in enumerate(
                 zip(features, self.projects, self.resize_layers, strict=True), start=1
             )
         ]
@@ -137,9 +180,12 @@ class DPTHead(nn.Module):
             fused = scratch.get_submodule(f"refinenet{index + 1}")(levels[index], fused, size)
         hidden = scratch.output_conv1(fused)
         full = (rows * PATCH_SIZE, columns * PATCH_SIZE)
-        hidden = F.interpolate(hidden, size=full, mode="bilinear", align_corners=True)
-        depth: Tensor = scratch.output_conv2(hidden)
-        return depth.squeeze(1)
+        hidden = resize(hidden, full)
+        hidden = F.relu(scratch.output_conv2[0](hidden))
+        last = scratch.output_conv2[2]
+        # A 1x1 convolution to one channel, in fp32 also under autocast: 8 bits of mantissa show as steps on planes.
+        depth = (hidden.float() * last.weight.float().reshape(1, -1, 1, 1)).sum(1) + last.bias.float()
+        return F.relu(depth)
 
 
 def resample_pos_embed(pos_embed: Tensor, rows: int, columns: int) -> Tensor:
@@ -172,8 +218,9 @@ class DepthAnythingTiny(nn.Module):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         self.depth_head = DPTHead(spec)
+        last = self.depth_head.scratch.output_conv2[2]
         # The output starts above zero, so that the last ReLU passes gradients.
-        nn.init.constant_(self.depth_head.scratch.output_conv2[2].bias, 0.5)
+        nn.init.constant_(last.bias, OUTPUT_BIAS)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map (B, 3, H, W), normalised RGB with sides that are multiples of 14, to (B, H, W), near is large."""
@@ -191,10 +238,16 @@ class DepthAnythingTiny(nn.Module):
         return depth
 
 
+@lru_cache(maxsize=8)
+def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation on a device: copying them for every batch would wait for the device."""
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_DEVIATION))
+    return mean, deviation
+
+
 def normalise(rgb: Tensor) -> Tensor:
     """Normalise (B, 3, H, W) RGB in [0, 1] by ImageNet's mean and deviation."""
-    mean = torch.tensor(PIXEL_MEAN, device=rgb.device)[:, None, None]
-    deviation = torch.tensor(PIXEL_DEVIATION, device=rgb.device)[:, None, None]
+    mean, deviation = _pixel_constants(rgb.device)
     return (rgb - mean) / deviation
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -34,8 +35,8 @@ class PerImage:
 
 def luminance(rgb: Tensor) -> Tensor:
     """Weighted mean of (B, 3, H, W) linear RGB, (B, 1, H, W)."""
-    weights = torch.tensor(LUMA, device=rgb.device)[:, None, None]
-    return (rgb * weights).sum(1, keepdim=True)
+    red, green, blue = LUMA
+    return red * rgb[:, :1] + green * rgb[:, 1:2] + blue * rgb[:, 2:]
 
 
 def defocus(rgb: Tensor, inverse: Tensor, draw: PerImage) -> Tensor:
@@ -84,6 +85,7 @@ def sensor_noise(rgb: Tensor, draw: PerImage) -> Tensor:
     return rgb + level * (0.4 + 0.6 * rgb) * (0.6 * raw[:, :3] + 0.6 * raw[:, 3:])
 
 
+@lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> Tensor:
     k = torch.arange(JPEG_BLOCK, device=device, dtype=torch.float32)
     basis = torch.cos(math.pi / JPEG_BLOCK * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / JPEG_BLOCK)
@@ -100,7 +102,7 @@ def jpeg(rgb: Tensor, draw: PerImage) -> Tensor:
     grey = blocks.mean(1, keepdim=True)
     frequency = torch.arange(JPEG_BLOCK, device=rgb.device, dtype=torch.float32)
     growth = 1 + 0.6 * (frequency[:, None] + frequency)
-    step = (draw(0.005, 0.09) * draw.chance(0.5) + 1e-4)[..., None, None] * growth
+    step = draw(0.002, 0.09)[..., None, None] * growth
     out = []
     for plane, coarse in ((grey, 1.0), (blocks - grey, 1.8)):
         spectrum = basis @ plane @ basis.T
@@ -124,6 +126,9 @@ def photograph(radiance: Tensor, inverse: Tensor, generator: torch.Generator) ->
     rgb = vignette(develop(defocus(radiance, inverse, draw), draw), draw)
     soft = F.avg_pool2d(rgb, 3, 1, 1, count_include_pad=False)
     rgb = rgb + (soft - rgb) * draw(-0.5, 1.0) * draw.chance(0.6)  # below zero sharpens, as cameras do
-    rgb = jpeg(sensor_noise(rgb, draw), draw).clamp(0, 1)
+    rgb = sensor_noise(rgb, draw)
+    # Images of a batch are independent, so that the first half may stand for a random half.
+    half = (rgb.shape[0] + 1) // 2
+    rgb = torch.cat([jpeg(rgb[:half], PerImage(half, generator)), rgb[half:]]).clamp(0, 1)
     mirrored = draw.chance(0.5) > 0
     return torch.where(mirrored, rgb.flip(3), rgb), torch.where(mirrored[:, 0], inverse.flip(2), inverse)

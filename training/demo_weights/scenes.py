@@ -75,15 +75,16 @@ _FIELDS: Final = 13
 """Numbers per part while templates are chosen."""
 
 
-def sample_scenes(count: int, generator: torch.Generator) -> SceneBatch:
+def sample_scenes(count: int, generator: torch.Generator, kind_shares: tuple[float, ...] = KIND_SHARES) -> SceneBatch:
     """Draw scenes.
 
     Args:
         count: Number of scenes, B.
         generator: Source of randomness; its device is the device of the tables.
+        kind_shares: How often each `SceneKind` is drawn.
     """
     dice = Dice(generator, count)
-    shares = torch.tensor(KIND_SHARES, device=generator.device)
+    shares = torch.tensor(kind_shares, device=generator.device)
     kinds = torch.multinomial(shares.expand(count, -1), 1, generator=generator)[:, 0]
     room = _sample_rooms(dice, kinds)
     placed = _sample_objects(count, generator, kinds, room)
@@ -94,7 +95,8 @@ def sample_scenes(count: int, generator: torch.Generator) -> SceneBatch:
     scenes[:, col.ROTATION : col.ROTATION + 9] = view.flatten(1)
     sample_lens(scenes, dice, kinds)
     sample_light(scenes, dice, kinds, room)
-    placed = _clear_of(placed, eye)
+    small = is_kind(kinds, SceneKind.TABLETOP, SceneKind.FLOWER, SceneKind.CLUTTER)
+    placed = _clear_of(placed, eye, torch.where(small, 0.12, dice(0.3, 1.0)))
     primitives = torch.cat([surroundings, placed], 1)
     shown = primitives[..., col.RADIUS] > 0
     order = torch.argsort((~shown).int(), dim=1, stable=True)
@@ -156,7 +158,9 @@ def _sample_objects(count: int, generator: torch.Generator, kinds: Tensor, room:
     chosen = material.long().expand(-1, -1, -1, looks.shape[-1])
     looks = torch.gather(looks, 2, chosen)
     shown = shown * present[..., None, None].float()
-    holes = torch.cat([cut, 2.5 / (half.amax(-1, keepdim=True) + 1e-3) + 0.6], -1)
+    # Leaves and the gaps between them shrink with the crown.
+    leaves = dice.exponential(2.5, 10.0)[..., None, None]
+    holes = torch.cat([cut, leaves / (half.amax(-1, keepdim=True) + 0.02)], -1)
     rows = assemble(kind[..., 0], world, half, turned, looks, holes)
     rows = torch.where(shown > 0, rows, torch.zeros_like(rows))
     return rows.flatten(1, 2)
@@ -247,10 +251,13 @@ def _place(dice: Dice, kinds: Tensor, types: Tensor, room: Tensor) -> tuple[Tens
     return types, torch.stack([x, y, z], -1), torch.stack([turn, lean, roll], -1), scale, present
 
 
-def _clear_of(rows: Tensor, eye: Tensor) -> Tensor:
-    """Take away primitives that hold the camera or nearly touch it."""
+def _clear_of(rows: Tensor, eye: Tensor, distance: Tensor) -> Tensor:
+    """Take away primitives that hold the camera or come nearer than `distance`, (B,), to it."""
     offset = eye[:, None] - rows[..., col.CENTRE : col.CENTRE + 3]
-    matrix = rows[..., col.TO_LOCAL : col.TO_LOCAL + 9].unflatten(-1, (3, 3))
+    matrix = rows[..., col.TO_LOCAL : col.TO_LOCAL + 9].reshape(*rows.shape[:2], 3, 3)
     local = torch.einsum("bnij,bnj->bni", matrix, offset)
     inside = torch.where(rows[..., col.KIND] == col.BOX, local.abs().amax(-1), local.norm(dim=-1)) < 1.25
-    return torch.where(inside[..., None], torch.zeros_like(rows), rows)
+    # The distance to the box around the primitive.
+    gap = (local - local.clamp(-1, 1)) * rows[..., col.HALF_SIZE : col.HALF_SIZE + 3]
+    blocking = inside | (gap.norm(dim=-1) < distance[:, None])
+    return torch.where(blocking[..., None], torch.zeros_like(rows), rows)

@@ -9,11 +9,12 @@ import torch.nn.functional as F  # noqa: N812 torch's own convention
 from torch import Tensor
 
 from training.demo_weights import reference_renderer
+from training.demo_weights.kinds import KIND_SHARES
 from training.demo_weights.photography import photograph
 from training.demo_weights.scenes import sample_scenes
 from training.demo_weights.tables import SceneBatch
 
-CHUNK: Final = 2048
+CHUNK: Final = 8192
 """Scenes whose tables are drawn at once."""
 
 
@@ -50,18 +51,25 @@ class BatchStream:
         seed: Seed of everything.
         device: Where it happens.
         chunk: Scenes whose tables are drawn at once.
+        kind_shares: How often each kind of scene is drawn.
     """
 
-    def __init__(self, seed: int, device: torch.device, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        seed: int,
+        device: torch.device,
+        chunk: int = CHUNK,
+        kind_shares: tuple[float, ...] = KIND_SHARES,
+    ) -> None:
         self.generator = torch.Generator(device).manual_seed(seed)
-        self._chunk = chunk
+        self._chunk, self._kind_shares = chunk, kind_shares
         self._scenes: SceneBatch | None = None
         self._next = 0
 
     def take(self, count: int) -> SceneBatch:
         """Take scenes that were not taken before."""
         if self._scenes is None or self._next + count > self._chunk:
-            self._scenes = sample_scenes(max(self._chunk, count), self.generator)
+            self._scenes = sample_scenes(max(self._chunk, count), self.generator, self._kind_shares)
             self._next = 0
         start = self._next
         self._next += count

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.demo_weights.kinds import FINE_KIND_SHARES, KIND_SHARES
 from training.demo_weights.loss import affine_invariant_loss
 from training.demo_weights.network import DepthAnythingTiny, exported, normalise
 from training.demo_weights.optimizer import MuonAdamW
@@ -64,13 +65,13 @@ class Stage:
 
 
 RECIPE: Final = (
-    Stage(0.62, (Shape(96, 252, 336), Shape(128, 252, 252), Shape(96, 336, 252))),
-    Stage(1.0, (Shape(40, 392, 518), Shape(24, 518, 686), Shape(32, 518, 518))),
+    Stage(0.6, (Shape(64, 252, 336), Shape(64, 336, 252))),
+    Stage(1.0, (Shape(16, 518, 686), Shape(20, 518, 518))),
 )
 """Small images for most of the time, the server's size at the end."""
 
-FINE: Final = (Stage(1.0, (Shape(24, 518, 686), Shape(40, 392, 518), Shape(32, 518, 518), Shape(24, 686, 518))),)
-"""Only the server's sizes: continues a finished training."""
+FINE: Final = (Stage(1.0, (Shape(16, 518, 686),)),)
+"""Only the server's usual size: continues a finished training."""
 
 TRIAL: Final = (Stage(1.0, (Shape(2, 42, 56),)),)
 """For a processor without a GPU: shows that the program runs, trains nothing of use."""
@@ -91,6 +92,7 @@ class Settings:
         stages: Sizes over time.
         learning_rate: Peak.
         weight_decay: Decoupled.
+        kind_shares: How often each kind of scene is drawn.
         samples: Rays per side of a pixel.
         use_muon: Muon for the transformer's matrices.
         compiled: Compile the network.
@@ -103,6 +105,7 @@ class Settings:
     stages: tuple[Stage, ...] = RECIPE
     learning_rate: float = 2e-3
     weight_decay: float = 0.03
+    kind_shares: tuple[float, ...] = KIND_SHARES
     samples: int = 2
     use_muon: bool = True
     compiled: bool = False
@@ -123,11 +126,16 @@ class Trainer:
         self.network = DepthAnythingTiny().to(device, memory_format=torch.channels_last)
         if start is not None:
             self.network.load_state_dict({key: value.float() for key, value in start.items()}, strict=True)
-        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        present = self.network.state_dict()
+        self.average = {key: value.detach().clone() for key, value in present.items()}
+        self._present = [present[key] for key in self.average]
         self.parameters = list(self.network.parameters())
         self.optimizer = MuonAdamW(self.network, settings.weight_decay, use_muon=settings.use_muon)
-        self.stream = BatchStream(settings.seed, device, CHUNK if device.type == "cuda" else TRIAL_CHUNK)
-        self._forward = torch.compile(self.network) if settings.compiled else self.network
+        chunk = CHUNK if device.type == "cuda" else TRIAL_CHUNK
+        self.stream = BatchStream(settings.seed, device, chunk, settings.kind_shares)
+        self._forward = torch.compile(self.network, dynamic=False) if settings.compiled else self.network
+        self._side = torch.cuda.Stream() if device.type == "cuda" else None
+        self._prepared: tuple[Shape, tuple[Tensor, Tensor]] | None = None
         self._captured: dict[Shape, Callable[[Tensor, Tensor], Tensor]] = {}
 
     def backward(self, rgb: Tensor, inverse: Tensor) -> Tensor:
@@ -164,9 +172,18 @@ class Trainer:
 
         return replay
 
-    def step(self, shape: Shape, learning_rate: float) -> Tensor:
-        """Render a batch, compute gradients, update weights and their average; returns the loss."""
-        rgb, inverse = self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
+    def step(self, shape: Shape, learning_rate: float, following: Shape) -> Tensor:
+        """Compute gradients of one batch and update the weights.
+
+        Args:
+            shape: Size of the batch.
+            learning_rate: Of this step.
+            following: Size of the next batch, which is rendered meanwhile.
+
+        Returns:
+            The loss.
+        """
+        rgb, inverse = self._take(shape)
         if self.settings.captured and self.device.type == "cuda":
             if shape not in self._captured:
                 self._captured[shape] = self.capture(shape)
@@ -174,16 +191,38 @@ class Trainer:
         else:
             self._zero_gradients()
             loss = self.backward(rgb, inverse)
+        if self._side is not None:
+            self._prepare(following)
         torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
         self.optimizer.step(learning_rate)
         return loss
 
+    def _prepare(self, shape: Shape) -> None:
+        """Render a batch on a stream of its own: it needs arithmetic while the network waits for memory."""
+        with torch.cuda.stream(self._side):
+            batch = self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
+        self._prepared = (shape, batch)
+
+    def _take(self, shape: Shape) -> tuple[Tensor, Tensor]:
+        """The batch prepared for this shape, or a new one."""
+        if self._side is None:
+            return self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
+        # Scenes live on the side stream, so that every batch is drawn there.
+        if self._prepared is None or self._prepared[0] != shape:
+            self._prepare(shape)
+        present = torch.cuda.current_stream()
+        present.wait_stream(self._side)
+        batch = self._prepared[1]
+        self._prepared = None
+        for tensor in batch:
+            tensor.record_stream(present)
+        return batch
+
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Move the averaged weights towards the present ones."""
-        pairs = [(self.average[key], value) for key, value in self.network.state_dict().items()]
         weight = max(1 / EMA_HORIZON, 1 / (step + 1))
-        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], weight)
+        torch._foreach_lerp_(list(self.average.values()), self._present, weight)
 
     def _zero_gradients(self) -> None:
         """Zero in place: graphs and optimiser hold the addresses."""
@@ -232,7 +271,8 @@ def fit(trainer: Trainer, report: Callable[[LogRow], None]) -> tuple[int, int, f
         stage = next(stage for stage in settings.stages if progress < stage.until)
         shape = stage.shapes[step % len(stage.shapes)]
         rate = learning_rate_at(step, progress, settings.learning_rate)
-        losses.append(trainer.step(shape, rate))
+        following = stage.shapes[(step + 1) % len(stage.shapes)]
+        losses.append(trainer.step(shape, rate, following))
         trainer.update_average(step)
         step += 1
         images += shape.count
@@ -272,13 +312,15 @@ def main(argv: list[str]) -> None:
         seed=options.seed,
         stages=stages,
         learning_rate=options.learning_rate,
+        kind_shares=FINE_KIND_SHARES if options.init else KIND_SHARES,
         samples=2 if device.type == "cuda" else 1,
         use_muon=not options.no_muon,
         compiled=options.compile,
     )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    # Trying convolution algorithms takes some ten seconds per size, which a short continuation does not win back.
+    torch.backends.cudnn.benchmark = options.init is None
     trainer = Trainer(settings, device, load_file(options.init) if options.init else None)
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / LOG_NAME).open("w") as log:

@@ -458,7 +458,8 @@ def _lit(table, count, scene, pixel, sx, sy, sz, px, py, pz, nx, ny, nz, fx, fy,
     return lit, 0.25 + 0.75 * free, lx, ly, lz
 
 
-@triton.jit
+# Sizes are no part of the compiled kernel: it takes most of a minute to compile.
+@triton.jit(do_not_specialize=["capacity", "height", "width", "tiles_x"])
 def _render_kernel(primitives, scenes, rgb, inverse, capacity, height, width, tiles_x):
     batch, tile = tl.program_id(1), tl.program_id(0)
     lane = tl.arange(0, _TILE * _TILE)
