@@ -39,17 +39,20 @@ check: env  ## ruff, formatter, mypy --strict, import-linter, generated files
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(RUN) charts/sync_crds.py --check
+	@$(RUN) charts/document_values.py --check
 
 format: env  ## fix what the linters can fix
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-generate: env  ## write generated files anew (the chart's copy of the CRD)
+generate: env  ## write generated files anew: the chart's copy of the CRD and its table of values
 	@$(RUN) charts/sync_crds.py
+	@$(RUN) charts/document_values.py
 
 lock: env  ## resolve the locks anew from pyproject.toml
 	@$(LOCK) pyproject.toml --extra operator -o requirements/operator.lock
 	@$(LOCK) pyproject.toml --extra server -o requirements/server.lock
+	@$(LOCK) --constraint requirements/dev.lock requirements/build.in -o requirements/build.lock
 	@$(LOCK) pyproject.toml --extra operator --extra server --group dev -o requirements/dev.lock
 
 clean:  ## remove the environment and caches of this checkout (not the binaries in the user's cache)

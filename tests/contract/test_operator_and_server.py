@@ -17,7 +17,7 @@ from depth_operator.diagnosis import SERVER_REASONS
 from depth_operator.render import render_deployment
 from depth_operator.scaling import queries
 from depth_server.admission import Admission
-from depth_server.engine import ThreadEngine
+from depth_server.engine import CLOSE_TIMEOUT_SECONDS, ThreadEngine
 from depth_server.errors import Outcome, StartupReason
 from depth_server.metrics import ServerMetrics
 from depth_server.model.variants import ModelFamily, ModelVariant, model_spec
@@ -186,4 +186,5 @@ def test_the_pod_lives_long_enough_to_drain() -> None:
     deployment = render_deployment(depth_service(), server_image="image", replicas=None)
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     fields = Settings.model_fields
-    assert grace >= fields["drain_seconds"].default + fields["drain_delay_seconds"].default
+    drain = fields["drain_delay_seconds"].default + fields["drain_seconds"].default + CLOSE_TIMEOUT_SECONDS
+    assert grace > drain
