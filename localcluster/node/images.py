@@ -72,16 +72,31 @@ class ImageTable:
         return sorted(self._programs)
 
 
-def command_line(program: Program, container: Mapping[str, object]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class CommandLine:
+    """What is to be executed: `own` then `given`.
+
+    Attributes:
+        own: Parts of the image's program. Paths of this machine, which hold no path of the container.
+        given: Parts that the pod names, in the container's terms.
+    """
+
+    own: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+def command_line(program: Program, container: Mapping[str, object]) -> CommandLine:
     """Combine an image's command with a container's `command` and `args`.
 
     `command` replaces the image's command; `args` follow either
     (https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/).
     """
-    command = container.get("command")
-    args = container.get("args")
-    head = tuple(str(part) for part in command) if isinstance(command, list) and command else program.command
-    return head + (tuple(str(part) for part in args) if isinstance(args, list) else ())
+    command, args = (_texts(container.get(name)) for name in ("command", "args"))
+    return CommandLine(() if command else program.command, command + args)
+
+
+def _texts(parts: object) -> tuple[str, ...]:
+    return tuple(str(part) for part in parts) if isinstance(parts, list) else ()
 
 
 def base_environment(python: str, repository: Path, programs: Path) -> dict[str, str]:

@@ -292,8 +292,9 @@ class PodWorker:
             raise ConfigError(str(error)) from error
         message_path = spec.get("terminationMessagePath", DEFAULT_TERMINATION_MESSAGE_PATH)
         rewriter = self._rewriter({message_path: str(message), **mounts})
-        argv = [expand(part, declared) for part in command_line(program, spec)]
-        self._warn_of_unknown_services([*argv, *declared.values()])
+        command = command_line(program, spec)
+        given = [expand(part, declared) for part in command.given]
+        self._warn_of_unknown_services([*given, *declared.values()])
         kubeconfig = self._volumes.service_account(spec)
         temporary = rewriter.path("/tmp")  # noqa: S108 - the mount point inside the pod
         environment = {
@@ -310,7 +311,7 @@ class PodWorker:
         ports = {port["name"]: port["containerPort"] for port in spec.get("ports", []) if "name" in port}
         working_folder = Path(working) if working else folder
         target = ProbeTarget(reach_host(self._address), ports, environment, working_folder, rewriter.text)
-        arguments = tuple(rewriter.text(part) for part in argv)
+        arguments = (*command.own, *(rewriter.text(part) for part in given))
         return Launch(arguments, environment, working_folder, message, target)
 
     def _warn_of_unknown_services(self, texts: Sequence[str]) -> None:

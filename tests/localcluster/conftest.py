@@ -19,7 +19,9 @@ BACKOFF_BASE = "0.5"
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHandle]:
     folder: Path = tmp_path_factory.mktemp("lc") / "state"
-    image = "registry.example/hello:1=sh -c 'echo hello from an image'"
+    program = folder.with_name("hello.sh")
+    program.write_text("echo hello from an image\n")
+    image = f"registry.example/hello:1=sh {program}"
     options = ["--prometheus", "--backoff-base", BACKOFF_BASE, "--image", image]
     with running_cluster(folder, options) as handle:
         yield handle

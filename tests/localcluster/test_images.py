@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.node.images import ImageTable, base_environment, command_line, gpu_environment, image_name
+from localcluster.node.images import (
+    CommandLine,
+    ImageTable,
+    base_environment,
+    command_line,
+    gpu_environment,
+    image_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +49,10 @@ def test_server_image_starts_the_package_of_this_checkout() -> None:
 def test_command_replaces_and_args_follow() -> None:
     program = ImageTable("/py", {"x": ["a", "b"]}).find("x")
     assert program is not None
-    assert command_line(program, {}) == ("a", "b")
-    assert command_line(program, {"args": ["c"]}) == ("a", "b", "c")
-    assert command_line(program, {"command": ["d"]}) == ("d",)
-    assert command_line(program, {"command": ["d"], "args": ["c"]}) == ("d", "c")
+    assert command_line(program, {}) == CommandLine(("a", "b"), ())
+    assert command_line(program, {"args": ["c"]}) == CommandLine(("a", "b"), ("c",))
+    assert command_line(program, {"command": ["d"]}) == CommandLine((), ("d",))
+    assert command_line(program, {"command": ["d"], "args": ["c"]}) == CommandLine((), ("d", "c"))
 
 
 def test_environment_is_that_of_the_checkout_and_of_nobody_else() -> None:

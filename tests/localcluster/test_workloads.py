@@ -328,7 +328,17 @@ def test_ninth_gpu_pod_waits_for_a_gpu(cluster: ClusterHandle, namespace: str) -
 
 def test_user_image_runs_and_an_unknown_one_is_named(cluster: ClusterHandle, namespace: str) -> None:
     cluster.apply(
-        pod("known", {"name": "main", "image": "registry.example/hello:2"}, restartPolicy="Never"),
+        # The image's program lies under /tmp on this machine, which is not the /tmp of the pod.
+        pod(
+            "known",
+            {
+                "name": "main",
+                "image": "registry.example/hello:2",
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+            },
+            volumes=[{"name": "scratch", "emptyDir": {}}],
+            restartPolicy="Never",
+        ),
         pod("unknown", {"name": "main", "image": "registry.example/nobody:1"}),
         namespace=namespace,
     )
