@@ -334,7 +334,7 @@ def test_user_image_runs_and_an_unknown_one_is_named(cluster: ClusterHandle, nam
             {
                 "name": "main",
                 "image": "registry.example/hello:2",
-                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
             },
             volumes=[{"name": "scratch", "emptyDir": {}}],
             restartPolicy="Never",
