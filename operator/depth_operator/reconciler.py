@@ -212,13 +212,16 @@ class Reconciler:
             rendered = render_deployment(service, server_image=image, replicas=service.spec.fixed_replicas)
             return *(await self._children.apply(rendered, live, service, full=full)), rendered
         autoscaling = service.spec.autoscaling
-        initial_replicas = autoscaling.min_replicas if autoscaling is not None else 1
+        min_replicas = autoscaling.min_replicas if autoscaling is not None else 0
+        initial_replicas = max(1, min_replicas)
         initial = render_deployment(service, server_image=image, replicas=initial_replicas)
         rendered = render_deployment(service, server_image=image, replicas=None)
         for _ in range(MAX_DEPLOYMENT_STEPS):
             if live is not None and not is_controlled_by(live, service.uid):
                 break
-            step = step_before_omitting(live, initial=initial, initial_replicas=initial_replicas)
+            step = step_before_omitting(
+                live, initial=initial, initial_replicas=initial_replicas, min_replicas=min_replicas
+            )
             if step is None:
                 break
             live, outcome = await self._children.apply_step(step, live, service)

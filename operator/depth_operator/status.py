@@ -184,6 +184,11 @@ def _shortfall(inputs: Inputs) -> Finding | None:
     if stale:
         noun = "pod" if stale == 1 else "pods"
         return Finding(Reason.ROLLING_OUT, f"{stale} {noun} of the former configuration still to be replaced")
+    declared = deployment_replicas(inputs.observed.deployment)
+    if inputs.observed.deployment is not None and declared < required:
+        # Only after a write that failed: no pod comes before the Deployment asks for it.
+        message = f"the Deployment has spec.replicas {declared}; raising it to {required} failed and is tried again"
+        return Finding(Reason.CREATING, f"{ready} of {required} replicas ready: {message}")
     return Finding(Reason.CREATING, f"{ready} of {required} replicas ready: pods are being created")
 
 

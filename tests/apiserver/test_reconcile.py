@@ -261,6 +261,47 @@ async def test_when_autoscaling_begins_the_replicas_never_change(
     assert REPLICAS_FIELD_MANAGER in owners
 
 
+@pytest.mark.parametrize("fixed", [0, 2])
+async def test_when_autoscaling_begins_below_the_minimum_it_begins_with_the_minimum(
+    client: KubernetesClient, namespace: str, operator: Operator, fixed: int
+) -> None:
+    declare(client, namespace, replicas=fixed)
+    await operator.settle()
+    declare(client, namespace, autoscaling=autoscaling(3, 8))
+    await operator.settle()
+    assert operator.child("deployments")["spec"]["replicas"] == 3
+    assert FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))
+    assert operator.status["desiredReplicas"] == 3
+    play_kubelet(operator, count=3)
+    await operator.reconcile()
+    assert operator.condition("Ready") == ("True", "Available")
+    play_autoscaler(operator, 5)
+    await operator.settle()
+    assert operator.child("deployments")["spec"]["replicas"] == 5
+
+
+async def test_an_autoscaled_service_that_was_scaled_to_zero_by_hand_comes_back(
+    client: KubernetesClient, namespace: str, operator: Operator
+) -> None:
+    """At 0 an autoscaler turns itself off, so it would stay there for ever."""
+    declare(client, namespace, autoscaling=autoscaling(1, 8))
+    await operator.settle()
+    play_autoscaler(operator, 0)
+    wait_until(
+        lambda: (
+            operator.child("deployments")["metadata"]["generation"]
+            == operator.child("deployments").get("status", {}).get("observedGeneration")
+        ),
+        what="the scaling to 0",
+    )
+    await operator.settle()
+    assert operator.child("deployments")["spec"]["replicas"] == 1
+    ready = find_condition(operator.status["conditions"], "Ready")
+    assert ready is not None
+    assert ready["reason"] in {"Creating", "WaitingForGPU"}
+    wait_until(lambda: pods(operator), what="a pod", explain=lambda: str(operator.child("deployments").get("status")))
+
+
 async def test_while_autoscaled_the_autoscalers_number_stays(
     client: KubernetesClient, namespace: str, operator: Operator
 ) -> None:

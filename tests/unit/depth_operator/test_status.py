@@ -121,6 +121,16 @@ def test_zero_replicas_are_told() -> None:
     assert condition(status(service(replicas=0), []), "Ready") == ("False", "ScaledToZero")
 
 
+def test_a_deployment_that_asks_for_too_few_pods_is_not_said_to_create_them() -> None:
+    owner = service(autoscaling=autoscaling(2, 4))
+    value = status(owner, [], decided=decision(2), deployment={"spec": {"replicas": 0}})
+    found = find_condition(value["conditions"], "Ready")
+    assert found is not None
+    assert found["message"] == (
+        "0 of 2 replicas ready: the Deployment has spec.replicas 0; raising it to 2 failed and is tried again"
+    )
+
+
 def test_a_stalled_rollout_is_told_with_its_cause() -> None:
     conditions = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
     value = status(service(), [pod()], deployment={"spec": {}, "status": {"conditions": conditions}})
