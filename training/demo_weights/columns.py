@@ -140,7 +140,7 @@ LAMP_REACH: Final = 42
 """Distance at which a lamp's light has fallen to a half."""
 
 SCENE_COLUMNS: Final = 44
-"""One more than in use: rows of 176 bytes keep every slice of the table aligned to 16, as the kernel is compiled for."""
+"""One more than in use: rows of 176 bytes keep slices of the table aligned to 16, as the kernel is compiled for."""
 
 NEAREST: Final = 0.02
 """Hits nearer than this are ignored."""

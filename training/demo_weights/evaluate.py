@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from training.demo_weights.network import DepthAnythingTiny, normalise
 from training.demo_weights.photography import photograph
 from training.demo_weights.scenes import sample_scenes
 from training.demo_weights.stream import render
-from training.demo_weights.tables import SceneBatch
+
+if TYPE_CHECKING:
+    from training.demo_weights.tables import SceneBatch
 
 HELD_OUT_SEED: Final = 987_654_321
 """Seed of the evaluation's scenes."""

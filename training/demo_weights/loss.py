@@ -6,9 +6,10 @@ Yang et al., "Depth Anything" (arXiv 2401.10891), section 3.1. The relative term
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GRADIENT_SCALES: Final = 4
 """Resolutions, each half the one before, at which gradients are compared."""
@@ -24,6 +25,9 @@ RESIDUAL_LIMIT: Final = 6.0
 
 GRADIENT_LIMIT: Final = 3.0
 """The same for differences of residuals."""
+
+ANCHOR_WEIGHT: Final = 0.01
+"""Weight of the scale anchor: enough to hold the scale, too little to compete with the loss."""
 
 RELATIVE_FLOOR: Final = 0.02
 """Share of the scene's mean inverse depth that is added to denominators of the relative term."""
@@ -98,3 +102,20 @@ def affine_invariant_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     residual = standardise(predicted) - standardise(truth)
     data = residual.abs().clamp(max=RESIDUAL_LIMIT).mean()
     return data + GRADIENT_WEIGHT * gradient_term(residual) + RELATIVE_WEIGHT * relative_term(predicted, truth)
+
+
+def scale_anchor(predicted: Tensor) -> Tensor:
+    """Pull the mean absolute deviation of each prediction towards 1.
+
+    The loss does not see the scale of the output, so nothing else keeps it, and the activations of the head, from
+    growing until biases are lost in them and fp16 overflows.
+
+    Args:
+        predicted: (B, H, W) float32.
+
+    Returns:
+        A scalar, 0 at a deviation of 1.
+    """
+    mean = predicted.mean((1, 2), keepdim=True)
+    deviation = (predicted - mean).abs().mean((1, 2)).clamp(min=1e-4)
+    return ANCHOR_WEIGHT * deviation.log().square().mean()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+
+if TYPE_CHECKING:
+    from torch.autograd.function import FunctionCtx
 
 PATCH_SIZE: Final = 14
 """Side of a patch in pixels."""
@@ -182,9 +184,9 @@ class DPTHead(nn.Module):
         full = (rows * PATCH_SIZE, columns * PATCH_SIZE)
         hidden = resize(hidden, full)
         hidden = F.relu(scratch.output_conv2[0](hidden))
-        last = scratch.output_conv2[2]
+        last = cast("nn.Conv2d", scratch.output_conv2[2])
         # A 1x1 convolution to one channel, in fp32 also under autocast: 8 bits of mantissa show as steps on planes.
-        depth = (hidden.float() * last.weight.float().reshape(1, -1, 1, 1)).sum(1) + last.bias.float()
+        depth = (hidden.float() * last.weight.float().reshape(1, -1, 1, 1)).sum(1) + cast("Tensor", last.bias).float()
         return F.relu(depth)
 
 
@@ -218,17 +220,19 @@ class DepthAnythingTiny(nn.Module):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         self.depth_head = DPTHead(spec)
-        last = self.depth_head.scratch.output_conv2[2]
+        last = cast("nn.Conv2d", self.depth_head.scratch.output_conv2[2])
         # The output starts above zero, so that the last ReLU passes gradients.
-        nn.init.constant_(last.bias, OUTPUT_BIAS)
+        nn.init.constant_(cast("Tensor", last.bias), OUTPUT_BIAS)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Map (B, 3, H, W), normalised RGB with sides that are multiples of 14, to (B, H, W), near is large."""
         vit = self.pretrained
         patches = vit.patch_embed.proj(pixel_values)
         batch, _, rows, columns = patches.shape
-        tokens = torch.cat([vit.cls_token.expand(batch, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + resample_pos_embed(vit.pos_embed, rows, columns)
+        tokens = torch.cat(
+            [cast("Tensor", vit.cls_token).expand(batch, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1
+        )
+        tokens = tokens + resample_pos_embed(cast("Tensor", vit.pos_embed), rows, columns)
         features: list[Tensor] = []
         for index, block in enumerate(vit.blocks):
             tokens = block(tokens)

@@ -338,12 +338,12 @@ def rosette(draw: Draw) -> list[Part]:
 
 def heap(draw: Draw) -> list[Part]:
     """Turned boxes, rods and eggs in a heap."""
-    parts = []
+    parts: list[Part] = []
     for kind in (col.BOX, col.ELLIPSOID, col.BOX, col.CYLINDER, col.ELLIPSOID, col.CONE):
         half = (draw(0.05, 0.5), draw(0.05, 0.5), draw(0.05, 0.5))
         place = (draw(-0.7, 0.7), draw(0.1, 1.1), draw(-0.7, 0.7))
-        angles = {"turn": draw(0, 6.28), "lean": draw(-1.5, 1.5), "roll": draw(-1.5, 1.5)}
-        parts.append(Part(kind, place, half, material=len(parts) % 3, **angles))
+        turn, lean, roll = draw(0, 6.28), draw(-1.5, 1.5), draw(-1.5, 1.5)
+        parts.append(Part(kind, place, half, turn=turn, lean=lean, roll=roll, material=len(parts) % 3))
     return parts
 
 
@@ -376,8 +376,9 @@ def rock(draw: Draw) -> list[Part]:
     for _ in range(4):
         s = size * draw(0.5, 1.0)
         place = (size * draw(-1, 1), s * draw(0.0, 0.4), size * draw(-1, 1))
-        angles = {"turn": draw(0, 3), "lean": draw(-0.4, 0.4), "roll": draw(-0.4, 0.4)}
-        parts.append(Part(col.ELLIPSOID, place, (s, s * draw(0.4, 0.9), s * draw(0.6, 1.0)), **angles))
+        turn, lean, roll = draw(0, 3), draw(-0.4, 0.4), draw(-0.4, 0.4)
+        half = (s, s * draw(0.4, 0.9), s * draw(0.6, 1.0))
+        parts.append(Part(col.ELLIPSOID, place, half, turn=turn, lean=lean, roll=roll))
     return parts
 
 

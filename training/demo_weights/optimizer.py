@@ -47,7 +47,8 @@ def orthogonalise(gradients: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
 def _matrices(name: str, weight: Tensor) -> int:
@@ -69,7 +70,8 @@ class MuonAdamW:
     def __init__(self, network: nn.Module, weight_decay: float, *, use_muon: bool = True) -> None:
         self.weight_decay = weight_decay
         self._groups: dict[tuple[int, int], list[tuple[Tensor, int]]] = defaultdict(list)
-        decayed, plain = [], []
+        decayed: list[Tensor] = []
+        plain: list[Tensor] = []
         for name, weight in network.named_parameters():
             stacked = _matrices(name, weight) if use_muon else 0
             if stacked:
@@ -96,7 +98,7 @@ class MuonAdamW:
             momentum.lerp_(gradients, 1 - MOMENTUM)
             update = orthogonalise(gradients.lerp(momentum, MOMENTUM)).float()
             update *= learning_rate * UPDATE_SIZE * max(shape) ** 0.5
-            parts = update.split([n for _, n in members])
+            parts = torch.split(update, [n for _, n in members])
             weights = [weight for weight, _ in members]
             torch._foreach_mul_(weights, 1 - learning_rate * self.weight_decay)
             torch._foreach_sub_(weights, [p.reshape(w.shape) for p, w in zip(parts, weights, strict=True)])

@@ -71,7 +71,7 @@ def colourise(inverse: Tensor) -> Image:
 @torch.no_grad()
 def predict(network: nn.Module, image: Image, device: torch.device, short_side: int = SHORT_SIDE) -> Tensor:
     """Inverse depth of a photograph at the network's size, (H, W)."""
-    height, width = network_size(*image.shape[:2], short_side)
+    height, width = network_size(image.shape[0], image.shape[1], short_side)
     # Area-averaging first: bicubic without it aliases when a large photograph is made small.
     shrinks = height < image.shape[0]
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
@@ -12,7 +12,9 @@ from training.demo_weights import reference_renderer
 from training.demo_weights.kinds import KIND_SHARES
 from training.demo_weights.photography import photograph
 from training.demo_weights.scenes import sample_scenes
-from training.demo_weights.tables import SceneBatch
+
+if TYPE_CHECKING:
+    from training.demo_weights.tables import SceneBatch
 
 CHUNK: Final = 8192
 """Scenes whose tables are drawn at once."""

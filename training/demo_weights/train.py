@@ -8,20 +8,22 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.demo_weights.kinds import FINE_KIND_SHARES, KIND_SHARES
-from training.demo_weights.loss import affine_invariant_loss
+from training.demo_weights.loss import affine_invariant_loss, scale_anchor
 from training.demo_weights.network import DepthAnythingTiny, exported, normalise
 from training.demo_weights.optimizer import MuonAdamW
 from training.demo_weights.stream import CHUNK, BatchStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FILE_NAME: Final = "depth_anything_demo_vitt14.safetensors"
 """Name of the result."""
@@ -37,6 +39,9 @@ EMA_HORIZON: Final = 400
 
 WARM_UP_STEPS: Final = 300
 """Steps until the learning rate is reached."""
+
+FINE_WARM_UP_STEPS: Final = 80
+"""The same while a training is continued: only the optimiser's moments are new."""
 
 LOG_EVERY: Final = 100
 """Steps per line of the log."""
@@ -91,6 +96,7 @@ class Settings:
         seed: Seed of weights and scenes.
         stages: Sizes over time.
         learning_rate: Peak.
+        warm_up_steps: Steps until it is reached.
         weight_decay: Decoupled.
         kind_shares: How often each kind of scene is drawn.
         samples: Rays per side of a pixel.
@@ -104,6 +110,7 @@ class Settings:
     seed: int = 1
     stages: tuple[Stage, ...] = RECIPE
     learning_rate: float = 2e-3
+    warm_up_steps: int = WARM_UP_STEPS
     weight_decay: float = 0.03
     kind_shares: tuple[float, ...] = KIND_SHARES
     samples: int = 2
@@ -112,9 +119,22 @@ class Settings:
     captured: bool = True
 
 
-def learning_rate_at(step: int, progress: float, peak: float) -> float:
+def learning_rate_at(step: int, progress: float, peak: float, warm_up_steps: int = WARM_UP_STEPS) -> float:
     """Linear warm-up, then a cosine to zero over the progress of 0 to 1."""
-    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress)))
+    return peak * min(1.0, (step + 1) / warm_up_steps) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, progress)))
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it without annotations
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch rendered ahead."""
+
+    shape: Shape
+    rgb: Tensor
+    inverse: Tensor
 
 
 class Trainer:
@@ -123,7 +143,7 @@ class Trainer:
     def __init__(self, settings: Settings, device: torch.device, start: dict[str, Tensor] | None) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.device = settings, device
-        self.network = DepthAnythingTiny().to(device, memory_format=torch.channels_last)
+        self.network = DepthAnythingTiny().to(device).to(memory_format=torch.channels_last)
         if start is not None:
             self.network.load_state_dict({key: value.float() for key, value in start.items()}, strict=True)
         present = self.network.state_dict()
@@ -134,8 +154,8 @@ class Trainer:
         chunk = CHUNK if device.type == "cuda" else TRIAL_CHUNK
         self.stream = BatchStream(settings.seed, device, chunk, settings.kind_shares)
         self._forward = torch.compile(self.network, dynamic=False) if settings.compiled else self.network
-        self._side = torch.cuda.Stream() if device.type == "cuda" else None
-        self._prepared: tuple[Shape, tuple[Tensor, Tensor]] | None = None
+        self._side = _stream(device) if device.type == "cuda" else None
+        self._prepared: Prepared | None = None
         self._captured: dict[Shape, Callable[[Tensor, Tensor], Tensor]] = {}
 
     def backward(self, rgb: Tensor, inverse: Tensor) -> Tensor:
@@ -144,15 +164,16 @@ class Trainer:
         # Without its cache, autocast works inside a CUDA graph.
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             predicted = self._forward(pixel_values)
-        loss = affine_invariant_loss(predicted.float(), inverse)
-        loss.backward()
+        predicted = predicted.float()
+        loss = affine_invariant_loss(predicted, inverse)
+        torch.autograd.backward(loss + scale_anchor(predicted))
         return loss.detach()
 
     def capture(self, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
         """Record forward and backward pass for one shape as a CUDA graph; gradients live at fixed addresses."""
         rgb = torch.rand(shape.count, 3, shape.height, shape.width, device=self.device)
         inverse = torch.rand(shape.count, shape.height, shape.width, device=self.device)
-        side = torch.cuda.Stream()
+        side = _stream(self.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
@@ -192,31 +213,31 @@ class Trainer:
             self._zero_gradients()
             loss = self.backward(rgb, inverse)
         if self._side is not None:
-            self._prepare(following)
+            self._prepared = self._prepare(following)
         torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
         self.optimizer.step(learning_rate)
         return loss
 
-    def _prepare(self, shape: Shape) -> None:
+    def _prepare(self, shape: Shape) -> Prepared:
         """Render a batch on a stream of its own: it needs arithmetic while the network waits for memory."""
         with torch.cuda.stream(self._side):
-            batch = self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
-        self._prepared = (shape, batch)
+            rgb, inverse = self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
+        return Prepared(shape, rgb, inverse)
 
     def _take(self, shape: Shape) -> tuple[Tensor, Tensor]:
         """The batch prepared for this shape, or a new one."""
         if self._side is None:
             return self.stream.batch(shape.count, shape.height, shape.width, self.settings.samples)
         # Scenes live on the side stream, so that every batch is drawn there.
-        if self._prepared is None or self._prepared[0] != shape:
-            self._prepare(shape)
+        prepared = self._prepared
+        if prepared is None or prepared.shape != shape:
+            prepared = self._prepare(shape)
+        self._prepared = None
         present = torch.cuda.current_stream()
         present.wait_stream(self._side)
-        batch = self._prepared[1]
-        self._prepared = None
-        for tensor in batch:
-            tensor.record_stream(present)
-        return batch
+        prepared.rgb.record_stream(present)
+        prepared.inverse.record_stream(present)
+        return prepared.rgb, prepared.inverse
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
@@ -270,7 +291,7 @@ def fit(trainer: Trainer, report: Callable[[LogRow], None]) -> tuple[int, int, f
             return step, images, seconds
         stage = next(stage for stage in settings.stages if progress < stage.until)
         shape = stage.shapes[step % len(stage.shapes)]
-        rate = learning_rate_at(step, progress, settings.learning_rate)
+        rate = learning_rate_at(step, progress, settings.learning_rate, settings.warm_up_steps)
         following = stage.shapes[(step + 1) % len(stage.shapes)]
         losses.append(trainer.step(shape, rate, following))
         trainer.update_average(step)
@@ -312,6 +333,7 @@ def main(argv: list[str]) -> None:
         seed=options.seed,
         stages=stages,
         learning_rate=options.learning_rate,
+        warm_up_steps=FINE_WARM_UP_STEPS if options.init else WARM_UP_STEPS,
         kind_shares=FINE_KIND_SHARES if options.init else KIND_SHARES,
         samples=2 if device.type == "cuda" else 1,
         use_muon=not options.no_muon,
