@@ -11,6 +11,7 @@ import pytest
 import yaml
 from cryptography import x509
 
+from depth_operator.api.naming import HTTP_PORT_NAME, child_labels
 from depth_operator.settings import Settings
 from tests.chart.rendering import (
     CHART,
@@ -315,3 +316,16 @@ def test_names_of_another_release_do_not_collide(tmp_path: Path) -> None:
 
     assert find(documents, "Deployment", "vision-depth-operator")
     assert find(documents, "ClusterRole", "vision-depth-operator-metrics-api")
+
+
+def test_a_pod_monitor_gives_the_samples_the_labels_that_the_queries_select_by(tmp_path: Path) -> None:
+    assert not of_kind(render(tmp_path), "PodMonitor")
+    manifests = render(tmp_path, "--set", "podMonitor.enabled=true", "--set", "podMonitor.labels.release=mine")
+    (monitor,) = of_kind(manifests, "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == HTTP_PORT_NAME
+    assert endpoint["relabelings"] == [
+        {"sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"], "targetLabel": "service"}
+    ]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= child_labels("any").items()
+    assert monitor["metadata"]["labels"]["release"] == "mine"

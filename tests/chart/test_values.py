@@ -64,7 +64,18 @@ def test_every_value_is_described() -> None:
         for before, line in itertools.pairwise(lines)
         if ":" in line and not line.lstrip().startswith("#") and not before.lstrip().startswith("# --")
     ]
-    sections = {"crds", "image", "serverImage", "prometheus", "scaling", "operator", "metricsApi", "tls", "rbac"}
+    sections = {
+        "crds",
+        "image",
+        "serverImage",
+        "prometheus",
+        "podMonitor",
+        "scaling",
+        "operator",
+        "metricsApi",
+        "tls",
+        "rbac",
+    }
     parts_of_resources = {"requests", "limits", "cpu", "memory"}
 
     assert {line.split(":")[0].strip() for line in undescribed} <= sections | parts_of_resources
