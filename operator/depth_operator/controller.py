@@ -151,6 +151,7 @@ class Controller:
         self._reschedule(key, result)
 
     def _reschedule(self, key: Key, result: Result) -> None:
+        """Put the key back once: the queue takes the earlier of two times, which would undo the back-off."""
         now = self._monotonic()
         if result.retry:
             delay = backoff_seconds(
@@ -160,8 +161,8 @@ class Controller:
                 jitter=self._jitter(),
             )
             self._add(key, now + max(delay, result.retry_after_seconds or 0.0))
-        else:
-            self._queue.record_success(key)
+            return
+        self._queue.record_success(key)
         if result.requeue_after_seconds is not None:
             self._add(key, now + result.requeue_after_seconds)
 

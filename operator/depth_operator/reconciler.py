@@ -67,7 +67,7 @@ class Result:
     Attributes:
         retry: Something is not as it should be: come back with back-off.
         retry_after_seconds: The API server's wish for the time of the retry.
-        requeue_after_seconds: Nothing is wrong, but come back then; None waits for an event or the resync.
+        requeue_after_seconds: Come back then if there is nothing to retry; None waits for an event or the resync.
     """
 
     retry: bool = False

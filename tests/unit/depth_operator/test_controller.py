@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,6 +178,23 @@ async def test_a_key_comes_back_when_the_reconcile_asks_for_it() -> None:
     async with running(reconcile) as (controller, _):
         controller.enqueue(A)
         await asyncio.wait_for(done.wait(), 5)
+
+
+@pytest.mark.parametrize("result", [Result(retry=True), Result(retry=True, retry_after_seconds=3600.0)])
+async def test_a_scaling_interval_does_not_shorten_a_pause(result: Result) -> None:
+    """A trouble with an autoscaled service is retried when the back-off or the API server says, not when it scales."""
+    seen: list[Key] = []
+
+    async def reconcile(key: Key, **_: bool) -> Result:
+        seen.append(key)
+        return replace(result, requeue_after_seconds=0.001) if key == A else Result(requeue_after_seconds=0.001)
+
+    pauses = {"backoff_base_seconds": 3600.0, "backoff_cap_seconds": 3600.0}
+    async with running(reconcile, workers=1, **pauses) as (controller, _):
+        controller.enqueue(A)
+        controller.enqueue(B)
+        await until(lambda: seen.count(B) == 5)
+    assert seen.count(A) == 1
 
 
 async def test_the_resync_applies_everything_in_full_and_survives_an_outage() -> None:
