@@ -171,6 +171,7 @@ class Reconciler:
             current_replicas=deployment_replicas(observed.deployment),
             ready_replicas=ready,
             pending_replicas=len(observed.present_pods) - ready,
+            terminating_replicas=sum(pod.terminating and not pod.finished for pod in observed.pods),
             rollout_in_progress=not is_rolled_out(observed.pods, current_template),
             published_replicas=published_replicas(previous),
         )

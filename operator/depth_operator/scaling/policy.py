@@ -3,7 +3,7 @@
 The largest of four terms wins: offered load, utilisation, queue backlog, latency. More replicas are asked for at once.
 Fewer are asked for only if
 
-* the metrics are good: there, fresh, and from at least half of the ready pods,
+* the metrics are good: there, fresh, and from at least half of the pods that are ready or being deleted,
 * no rollout is running, and
 * fewer were enough for a whole stabilisation window that was seen without a longer gap.
 

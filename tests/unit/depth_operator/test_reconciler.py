@@ -164,6 +164,23 @@ async def test_one_child_that_fails_stops_neither_the_others_nor_the_status(erro
     assert ready(cluster)[0] == reason
 
 
+async def test_a_pod_that_is_being_deleted_is_expected_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pod reports, one is ready and one terminates: it is not known which of the two is silent."""
+    cluster = FakeCluster(manifest(autoscaling=autoscaling(1, 4)))
+    reconciler = make(cluster)
+    await reconciler.reconcile(KEY)
+    present = await cluster.list_pods(KEY)
+
+    async def list_pods(_: Key) -> list[dict[str, Any]]:
+        return [*present, pod("going", ready=True, terminating=True)]
+
+    monkeypatch.setattr(cluster, "list_pods", list_pods)
+    await reconciler.reconcile(KEY)
+    metrics = find_condition(cluster.statuses[-1]["conditions"], "MetricsAvailable")
+    assert metrics is not None
+    assert "1 of 2 ready or terminating pods report metrics" in metrics["message"]
+
+
 async def test_an_event_comes_after_the_status_and_its_loss_is_no_failure() -> None:
     cluster = FakeCluster(manifest())
     cluster.refusals["status"] = UnavailableError("apply status", 503, "ServiceUnavailable", "no")

@@ -335,6 +335,25 @@ class TestCoverage:
 
         assert decide(make_targets(), make_observation(4), signals, watched(), NOW).desired_replicas == 5
 
+    def test_a_pod_that_ends_does_not_stand_in_for_a_ready_pod_that_is_silent(self) -> None:
+        """A is silent, B reports, C reports and is being deleted: 2 of 3 are known, not 2 of 2.
+
+        The sums alone would do with 2 replicas; with A as loaded as B and C it takes 3.
+        """
+        observation = make_observation(3, ready=2, terminating=1)
+
+        decision = decide(make_targets(), observation, make_signals(4.0, reporting=2), watched(now=NOW), NOW)
+
+        assert decision.desired_replicas == 3
+        assert decision.data_message == "2 of 3 ready or terminating pods report metrics."
+
+    def test_pods_that_end_and_are_no_longer_scraped_hold_the_replicas(self) -> None:
+        observation = make_observation(5, ready=2, terminating=3)
+
+        decision = decide(make_targets(), observation, make_signals(0.0, reporting=2), watched(now=NOW), NOW)
+
+        assert (decision.desired_replicas, decision.data_quality) == (5, DataQuality.PARTIAL)
+
     def test_pods_that_end_may_still_report(self) -> None:
         signals = make_signals(2.0, reporting=3)
 
