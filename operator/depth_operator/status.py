@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from depth_operator.api.conditions import Condition, ConditionType, Reason, set_condition
 from depth_operator.api.naming import label_selector, selector_labels
+from depth_operator.api.v1alpha1 import MetricType
 from depth_operator.diagnosis import Finding, diagnose, quote
 from depth_operator.observe import Action, ChildOutcome, Observed, Pod, deployment_replicas, status_conditions
 from depth_operator.scaling.types import DataQuality, Decision
@@ -137,17 +138,26 @@ def _required_replicas(inputs: Inputs) -> int:
 
 
 def _desired_replicas(inputs: Inputs) -> int:
+    """What is wanted of the Deployment in all: beside a CPU target the operator's decision is one of two answers."""
     autoscaling = inputs.service.spec.autoscaling
     if autoscaling is None:
         return inputs.service.spec.fixed_replicas
-    return _autoscaled_replicas(inputs)
+    decided = _autoscaled_replicas(inputs)
+    if autoscaling.metric(MetricType.CPU_UTILIZATION) is None:
+        return decided
+    return max(decided, _autoscalers_answer(inputs.observed) or 0)
 
 
 def _autoscaled_replicas(inputs: Inputs) -> int:
+    """The decision that is published; without the operator's law that of the HorizontalPodAutoscaler."""
     if inputs.decision is not None:
         return inputs.decision.desired_replicas
-    desired = ((inputs.observed.autoscaler or {}).get("status") or {}).get("desiredReplicas")
-    return int(desired) if desired else deployment_replicas(inputs.observed.deployment)
+    return _autoscalers_answer(inputs.observed) or deployment_replicas(inputs.observed.deployment)
+
+
+def _autoscalers_answer(observed: Observed) -> int | None:
+    desired = ((observed.autoscaler or {}).get("status") or {}).get("desiredReplicas")
+    return int(desired) if desired else None
 
 
 def _child_trouble(outcomes: Iterable[ChildOutcome]) -> Finding | None:

@@ -194,6 +194,20 @@ def test_with_a_cpu_target_alone_the_autoscaler_decides() -> None:
     assert find_condition(value["conditions"], "MetricsAvailable") is None
 
 
+@pytest.mark.parametrize(("answer", "desired"), [(4, 4), (1, 2), (0, 2)])
+def test_beside_a_cpu_target_the_larger_number_is_wanted_and_the_decision_is_published(
+    answer: int, desired: int
+) -> None:
+    gpu, cpu = ({"type": name, "targetPercent": 60} for name in ("GPUUtilization", "CPUUtilization"))
+    autoscaler = {"status": {"desiredReplicas": answer}}
+    owner = service(autoscaling=autoscaling(1, 4, gpu, cpu))
+    value = status(owner, ready_pods(1), decided=decision(2), autoscaler=autoscaler)
+    assert (value["desiredReplicas"], value["autoscaling"]["desiredReplicas"]) == (desired, 2)
+    owner = service(autoscaling=autoscaling(1, 4, gpu))
+    value = status(owner, ready_pods(1), decided=decision(2), autoscaler=autoscaler)
+    assert value["desiredReplicas"] == 2, "without a CPU target the autoscaler only lags behind the decision"
+
+
 def test_conditions_of_autoscaling_go_with_it() -> None:
     before = status(service(autoscaling=autoscaling()), ready_pods(1), decided=decision())
     after = status(service(), ready_pods(1), previous=before)
