@@ -95,8 +95,11 @@ def test_its_endpoints_tell_its_health_and_its_work(
     assert "depth_operator_queue_depth" in metrics()
 
 
-def test_sigterm_ends_it_well_and_the_next_one_leads_at_once(start: Callable[..., OperatorProcess]) -> None:
-    first = start("operator-0")
+def test_sigterm_ends_it_well_and_the_next_one_leads_at_once(
+    client: KubernetesClient, namespace: str, start: Callable[..., OperatorProcess]
+) -> None:
+    """By the Lease being given back: it would expire only long after the test has given up."""
+    first = start("operator-0", DEPTH_OPERATOR_LEASE_DURATION_SECONDS="600")
     first.wait_leading()
     second = start("operator-1", DEPTH_OPERATOR_LEASE_RETRY_PERIOD_SECONDS="0.2")
     wait_until(lambda: "waiting for the Lease that operator-0 holds" in second.log(), what="the second one waiting")
@@ -104,6 +107,9 @@ def test_sigterm_ends_it_well_and_the_next_one_leads_at_once(start: Callable[...
     assert first.terminate() == 0, first.log()
     second.wait_leading()
     assert second.terminate() == 0, second.log()
+    lease = client.get("leases", namespace, "depth-operator")
+    assert lease is not None
+    assert lease["spec"].get("holderIdentity", "") == ""
 
 
 def test_one_that_waits_for_the_lead_ends_at_sigterm(start: Callable[..., OperatorProcess]) -> None:
