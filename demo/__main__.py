@@ -26,7 +26,8 @@ NAME = "depth"
 LOAD_CLIENTS = 4
 PLAIN_WIDTH = 160
 NOTES = (
-    "The weights are random (official ones cannot be bundled), so the picture shows that the path works, not depth.",
+    "The weights are small ones trained on rendered scenes for this demo; for real work take the official ones:"
+    " docs/how-to/real-weights.md.",
     "The node's GPUs are simulated for the scheduler: the model runs on the CPU.",
 )
 
@@ -50,7 +51,7 @@ def serve(stages: Stages, commands: Commands) -> str:
         progress.outcome = f"helm release {path.install_operator(commands, CHART, LOCAL_VALUES)}"
     with stages.stage("weights") as progress:
         path.make_weights(commands, ROOT / "examples/weights.yaml")
-        progress.outcome = "a Job wrote random ViT-S weights in the official layout into the volume"
+        progress.outcome = "a Job copied the bundled demo weights (ViTT14) into the volume"
     with stages.stage("DepthService") as progress:
         commands.kubectl("apply", "--filename", str(ROOT / "examples/depthservice.yaml"))
         path.wait_ready(commands, NAME, progress.say)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import prometheus_client
 
+from depth_server.demo_weights import copy_demo_weights
 from depth_server.engine import DepthModel, ThreadEngine
 from depth_server.errors import StartupError
 from depth_server.health import Health, HealthState
 from depth_server.model.random_weights import write_random_weights
-from depth_server.model.variants import ModelVariant
+from depth_server.model.variants import ModelFamily, ModelVariant
 from depth_server.model.weights_file import verify_weights_file
 from depth_server.serving import ServerProcess, report_startup_failure
 from depth_server.settings import (
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "random-weights":
         return _random_weights(options.variant, options.out, options.seed)
+    if options.command == "demo-weights":
+        return _demo_weights(options.out)
     return serve()
 
 
@@ -103,6 +106,18 @@ def _random_weights(variant: ModelVariant, out: Path, seed: int) -> int:
     return 0
 
 
+def _demo_weights(out: Path) -> int:
+    try:
+        copy_demo_weights(out)
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(
+        f"{out}: demo weights of {ModelFamily.DEPTH_ANYTHING_V2} {ModelVariant.VITT14}, not for real work\n"
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m depth_server",
@@ -114,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--variant", type=ModelVariant, choices=list(ModelVariant), required=True)
     weights.add_argument("--out", type=Path, required=True, help="a file ending with .pth or .safetensors")
     weights.add_argument("--seed", type=int, default=0, help="not negative; the same seed gives the same file")
+    demo = commands.add_parser("demo-weights", help="copy the small weights that come with the package")
+    demo.add_argument("--out", type=Path, required=True, help="a file or a folder")
     return parser
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from depth_server.errors import StartupError, StartupReason
-from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
+from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant, model_spec
 
 ENV_PREFIX: Final = "DEPTH_SERVER_"
 """Prefix of every environment variable."""
@@ -120,6 +120,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        model_spec(self.model_family, self.model_variant)
         if self.max_long_side < self.input_size:
             message = (
                 f"{ENV_PREFIX}MAX_LONG_SIDE={self.max_long_side} is below {ENV_PREFIX}INPUT_SIZE={self.input_size}"

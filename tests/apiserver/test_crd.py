@@ -97,6 +97,7 @@ TABLES = [
 
 REFUSED = [
     *(case for wrong, _ in TABLES for case in wrong),
+    refused("spec.model.variant", "cel ViTT14 exists", "DepthAnythingV2 only", change={"spec.model.variant": "ViTT14"}),
     refused("spec", "required", "Required value", value=REMOVED),
     refused("spec.model", "required", "Required value", value=REMOVED),
     refused("spec.model.source", "required", "Required value", value=REMOVED),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from depth_server.admission import Admission
 from depth_server.engine import CLOSE_TIMEOUT_SECONDS, ThreadEngine
 from depth_server.errors import Outcome, StartupReason
 from depth_server.metrics import ServerMetrics
-from depth_server.model.variants import ModelFamily, ModelVariant, model_spec
+from depth_server.model.variants import LAYERS, ModelFamily, ModelVariant, model_spec
 from depth_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +120,7 @@ def test_the_server_accepts_the_values_that_the_operator_renders(
     assert settings.port == container(depth_service())["ports"][0]["containerPort"]
 
 
-@pytest.mark.parametrize(("family", "variant"), list(itertools.product(ModelFamily, ModelVariant)))
+@pytest.mark.parametrize(("family", "variant"), [(family, variant) for family in LAYERS for variant in LAYERS[family]])
 def test_both_sides_call_a_model_by_the_same_name(family: ModelFamily, variant: ModelVariant) -> None:
     service = depth_service(model={"family": family.value, "variant": variant.value})
     assert service.spec.model.name == model_spec(family, variant).name

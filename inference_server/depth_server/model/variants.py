@@ -22,6 +22,8 @@ class ModelFamily(StrEnum):
 class ModelVariant(StrEnum):
     """Size of the DINOv2 backbone; the patch is 14 pixels in each."""
 
+    VITT14 = "ViTT14"
+    """Of this project, not published upstream: for demonstrations with the weights that come with the package."""
     VITS14 = "ViTS14"
     VITB14 = "ViTB14"
     VITL14 = "ViTL14"
@@ -46,13 +48,13 @@ class VariantSpec:
     """Dimensions of one variant.
 
     Attributes:
-        timm_name: Name of the backbone in timm's registry.
+        timm_name: Backbone in timm's registry that has the structure; the dimensions here override its own.
         embed_dim: Width of a token.
         depth: Number of transformer blocks.
         num_heads: Attention heads per block.
         features: Channels inside the DPT fusion stages.
         out_channels: Channels of the four reassembled feature maps, finest first.
-        letter: The variant in model names (`s`, `b`, `l`).
+        letter: The variant in model names (`t`, `s`, `b`, `l`).
     """
 
     timm_name: str
@@ -90,6 +92,15 @@ class ModelSpec:
 
 
 VARIANTS: Final[dict[ModelVariant, VariantSpec]] = {
+    ModelVariant.VITT14: VariantSpec(
+        timm_name="vit_small_patch14_dinov2",
+        embed_dim=192,
+        depth=12,
+        num_heads=3,
+        features=48,
+        out_channels=(24, 48, 96, 128),
+        letter="t",
+    ),
     ModelVariant.VITS14: VariantSpec(
         timm_name="vit_small_patch14_dinov2",
         embed_dim=384,
@@ -127,6 +138,7 @@ LAYERS: Final[dict[ModelFamily, dict[ModelVariant, tuple[int, int, int, int]]]] 
         ModelVariant.VITL14: (20, 21, 22, 23),
     },
     ModelFamily.DEPTH_ANYTHING_V2: {
+        ModelVariant.VITT14: (2, 5, 8, 11),
         ModelVariant.VITS14: (2, 5, 8, 11),
         ModelVariant.VITB14: (2, 5, 8, 11),
         ModelVariant.VITL14: (4, 11, 17, 23),
@@ -147,18 +159,31 @@ ALIGN_CORNERS: Final[dict[ModelFamily, bool]] = {
 """Resize of depth to the source size: V1 `run.py` uses False, V2 `infer_image` True."""
 
 WEIGHTS_LICENSES: Final[dict[ModelFamily, dict[ModelVariant, str]]] = {
-    ModelFamily.DEPTH_ANYTHING: dict.fromkeys(ModelVariant, "Apache-2.0"),
+    ModelFamily.DEPTH_ANYTHING: {
+        ModelVariant.VITS14: "Apache-2.0",
+        ModelVariant.VITB14: "Apache-2.0",
+        ModelVariant.VITL14: "Apache-2.0",
+    },
     ModelFamily.DEPTH_ANYTHING_V2: {
+        ModelVariant.VITT14: "Apache-2.0",
         ModelVariant.VITS14: "Apache-2.0",
         ModelVariant.VITB14: "CC-BY-NC-4.0",
         ModelVariant.VITL14: "CC-BY-NC-4.0",
     },
 }
-"""Licences of the official weights, by the READMEs of both repositories."""
+"""Licences of the official weights, by the READMEs of both repositories; ViTT14's are this project's own."""
 
 
 def model_spec(family: ModelFamily, variant: ModelVariant) -> ModelSpec:
-    """Combine a family and a variant into the description of one model."""
+    """Combine a family and a variant into the description of one model.
+
+    Raises:
+        ValueError: The family has no such variant.
+    """
+    if variant not in LAYERS[family]:
+        known = ", ".join(LAYERS[family])
+        message = f"{family} has no variant {variant}; it has {known}"
+        raise ValueError(message)
     dimensions = VARIANTS[variant]
     return ModelSpec(
         family=family,
