@@ -241,6 +241,7 @@ class Operator:
             settings.prometheus_address,
             window_seconds=settings.metrics_window_seconds,
             timeout_seconds=settings.prometheus_timeout_seconds,
+            stale_after_seconds=settings.metrics_stale_after_seconds,
         )
 
     def _make_controller(self) -> Controller:
@@ -252,7 +253,10 @@ class Operator:
                 server_image=settings.server_image,
                 scaling_interval_seconds=settings.scaling_interval_seconds,
                 signals_refresh_seconds=settings.signals_refresh_seconds,
-                policy=PolicyParameters(stabilization_window_seconds=settings.stabilization_window_seconds),
+                policy=PolicyParameters(
+                    stabilization_window_seconds=settings.stabilization_window_seconds,
+                    stale_after_seconds=settings.metrics_stale_after_seconds,
+                ),
             ),
             monotonic=time.monotonic,
             wall=wall_seconds,
