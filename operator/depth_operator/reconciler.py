@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from depth_operator.api.v1alpha1 import Autoscaling, DepthService, MetricType
@@ -77,9 +77,13 @@ class Result:
 
 @dataclass(slots=True)
 class _Recollection:
-    """What is kept about one DepthService between two reconciles; losing it costs nothing but smoothness."""
+    """What is kept about one DepthService between two reconciles; losing it costs nothing but smoothness.
 
-    memory: Memory
+    It belongs to one object: a successor of the same name has another load, and starts with nothing.
+    """
+
+    uid: str
+    memory: Memory = field(default_factory=Memory.initial)
     status_written_at: float | None = None
 
 
@@ -135,7 +139,7 @@ class Reconciler:
         observed, outcomes, rendered = await self._converge(service, live, full=full)
         decision = None
         if autoscaling is not None and signals is not None:
-            decision = self._decide(service.key, autoscaling, observed, signals, previous, template_hash(rendered))
+            decision = self._decide(service, autoscaling, observed, signals, previous, template_hash(rendered))
         inputs = Inputs(service, observed, outcomes, decision, template_hash(rendered), previous, self._wall())
         await self._publish(service.key, manifest, previous, compute_status(inputs))
         return _result(outcomes, self._config.scaling_interval_seconds if decision is not None else None)
@@ -151,7 +155,7 @@ class Reconciler:
 
     def _decide(
         self,
-        key: Key,
+        service: DepthService,
         autoscaling: Autoscaling,
         observed: Observed,
         signals: Signals,
@@ -175,10 +179,16 @@ class Reconciler:
             rollout_in_progress=not is_rolled_out(observed.pods, current_template),
             published_replicas=published_replicas(previous),
         )
-        recollection = self._recollections.setdefault(key, _Recollection(Memory.initial()))
+        recollection = self._recollect(service.key, service.uid)
         decision = decide(targets, observation, signals, recollection.memory, self._monotonic(), self._config.policy)
         recollection.memory = decision.memory
         return decision
+
+    def _recollect(self, key: Key, uid: str) -> _Recollection:
+        recollection = self._recollections.get(key)
+        if recollection is None or recollection.uid != uid:
+            recollection = self._recollections[key] = _Recollection(uid)
+        return recollection
 
     async def _converge(
         self, service: DepthService, live: Observed, *, full: bool
@@ -235,7 +245,7 @@ class Reconciler:
         if status == previous:
             return
         now = self._monotonic()
-        recollection = self._recollections.setdefault(key, _Recollection(Memory.initial()))
+        recollection = self._recollect(key, manifest["metadata"]["uid"])
         only_readings = without_readings(status) == without_readings(previous)
         written_at = recollection.status_written_at
         if only_readings and written_at is not None and now - written_at < self._config.signals_refresh_seconds:

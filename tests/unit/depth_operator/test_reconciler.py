@@ -14,7 +14,8 @@ from depth_operator.api.naming import Key
 from depth_operator.errors import ApiError, RefusedError, UnavailableError
 from depth_operator.reconciler import Config, Reconciler, Result
 from depth_operator.render.deployment import template_hash
-from depth_operator.scaling.types import Sample, Signals
+from depth_operator.scaling.policy import decide
+from depth_operator.scaling.types import Decision, Memory, Sample, Signals
 from tests.unit.depth_operator.builders import NAME, NAMESPACE, autoscaling, manifest, pod
 
 KEY = Key(NAMESPACE, NAME)
@@ -162,6 +163,27 @@ async def test_one_child_that_fails_stops_neither_the_others_nor_the_status(erro
     assert result.retry_after_seconds is not None
     assert set(cluster.children) == {"Service", "HorizontalPodAutoscaler"}
     assert ready(cluster)[0] == reason
+
+
+async def test_a_service_that_is_created_again_starts_without_the_memory_of_its_predecessor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the time between was so short that nobody saw it missing."""
+    memories: list[Memory] = []
+
+    def recording(*args: Any) -> Decision:
+        memories.append(args[3])
+        return decide(*args)
+
+    monkeypatch.setattr("depth_operator.reconciler.decide", recording)
+    cluster = FakeCluster(manifest(autoscaling=autoscaling(1, 8)))
+    reconciler = make(cluster)
+    await reconciler.reconcile(KEY)
+    await reconciler.reconcile(KEY)
+    cluster.service = manifest(autoscaling=autoscaling(1, 8))
+    cluster.service["metadata"]["uid"] = "successor"
+    await reconciler.reconcile(KEY)
+    assert [memory == Memory.initial() for memory in memories] == [True, False, True]
 
 
 async def test_a_pod_that_is_being_deleted_is_expected_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
