@@ -28,7 +28,7 @@ from depth_operator.api.naming import (
     label_selector,
     selector_labels,
 )
-from depth_operator.errors import ApiError, ConflictError, NotFoundError, NotLeadingError, api_error
+from depth_operator.errors import ApiError, NotFoundError, NotLeadingError, api_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,8 @@ MAX_EVENT_MESSAGE_LENGTH: Final = 1024
 
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
+_SHOWN_BYTES: Final = 200
+"""How much of an answer that is no object of the API is repeated in a message."""
 
 
 def load_configuration(kubeconfig: str | None) -> kubernetes.client.Configuration:
@@ -161,8 +163,20 @@ class KubernetesApi:
             self._client.configuration.api_key = self._load().api_key
         if response.status >= 400:
             raise _error_of(operation, response)
-        parsed: dict[str, Any] = json.loads(response.data)
-        return parsed
+        return _object_of(operation, response)
+
+
+def _object_of(operation: str, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    """The object in an answer; a proxy on the way may answer 200 with a page of its own."""
+    try:
+        parsed = json.loads(response.data)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        shown = response.data[:_SHOWN_BYTES].decode(errors="replace")
+        message = f"answered {response.status} with something that is not a JSON object: {shown!r}"
+        raise api_error(operation, 0, "InvalidAnswer", message)
+    return parsed
 
 
 def _error_of(operation: str, response: urllib3.BaseHTTPResponse) -> ApiError:
@@ -181,7 +195,7 @@ def _error_of(operation: str, response: urllib3.BaseHTTPResponse) -> ApiError:
         operation,
         409 if replaced else response.status,
         str(status.get("reason") or ""),
-        str(status.get("message") or response.data[:200].decode(errors="replace")),
+        str(status.get("message") or response.data[:_SHOWN_BYTES].decode(errors="replace")),
         float(retry_after) if retry_after.isdigit() else None,
     )
 
@@ -358,6 +372,3 @@ class KubernetesLeases:
             path = _path("Lease", self._namespace, self._name)
             return await self._api.request(operation, "PUT", path, query=query, body=lease)
         return await self._api.request(operation, "POST", _path("Lease", self._namespace), query=query, body=lease)
-
-
-__all__ = ["ConflictError", "KubernetesApi", "KubernetesCluster", "KubernetesLeases", "load_configuration"]

@@ -151,6 +151,15 @@ async def test_what_an_answer_means(
     assert str(caught.value).startswith("apply Service default/depth: ")
 
 
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b"\xff", b"[]"])
+async def test_a_good_answer_that_is_no_object_is_an_error_to_be_retried(
+    server: ApiServer, api: KubernetesApi, body: bytes
+) -> None:
+    server.body = body
+    with pytest.raises(UnavailableError, match="get Service default/depth: InvalidAnswer: answered 200 with something"):
+        await cluster(api).get_child("Service", KEY)
+
+
 async def test_the_wish_for_a_pause_is_kept(server: ApiServer, api: KubernetesApi) -> None:
     server.status, server.headers = 429, {"Retry-After": "7"}
     with pytest.raises(UnavailableError) as caught:
