@@ -82,6 +82,13 @@ def connection() -> kopf.ConnectionInfo:
     )
 
 
+async def _cancelled(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 class Operator:
     """One process of the operator with everything that it is made of."""
 
@@ -142,9 +149,9 @@ class Operator:
         self._metrics.leader.set(0)
         deposed = lease is not None and lease.done()
         code = await self._end(serving, kopf_stop)
+        # Nothing may renew the Lease any more once it is given back.
         for task in (lease, stopped):
-            if task is not None:
-                task.cancel()
+            await _cancelled(task)
         if self._elector is not None and not deposed:
             await self._elector.release()
         return EXIT_FAILED if deposed else code

@@ -159,6 +159,25 @@ async def test_a_lost_lease_is_not_given_back(world: World) -> None:
     assert world.lease["spec"]["holderIdentity"] == "a"
 
 
+async def test_a_renewal_that_was_sent_and_not_waited_for_does_not_keep_the_lease(world: World) -> None:
+    leader = world.elector("a")
+    await leader.acquire()
+    assert world.lease is not None
+    await world.put_lease(world.lease)
+    await leader.release()
+    assert world.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_lease_that_somebody_else_took_is_not_given_back(world: World) -> None:
+    leader = world.elector("a")
+    await leader.acquire()
+    assert world.lease is not None
+    world.lease["spec"]["holderIdentity"] = "b"
+    await world.put_lease(world.lease)
+    await leader.release()
+    assert world.lease["spec"]["holderIdentity"] == "b"
+
+
 async def test_a_short_outage_costs_nothing(world: World) -> None:
     leader = world.elector("a")
     await leader.acquire()
