@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
+WORKERS ?= 2
 LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 
 .PHONY: help env binaries demo demo-down test test-fast check format lock generate clean
@@ -27,8 +28,8 @@ demo:  ## from nothing to a depth map: local cluster, operator, DepthService, pi
 demo-down:  ## stop everything that the demo started
 	@if [ -x $(RUN) ]; then $(RUN) -m demo down; else echo "nothing to stop: there is no environment"; fi
 
-test: binaries  ## the whole suite
-	@$(RUN) -m pytest $(PYTEST_ARGS)
+test: binaries  ## the whole suite; a file runs in one of $(WORKERS) processes, since many tests wait for clusters
+	@$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: env  ## unit and contract tests only
 	@$(RUN) -m pytest tests/unit tests/contract $(PYTEST_ARGS)
