@@ -28,7 +28,7 @@ demo:  ## from nothing to a depth map: local cluster, operator, DepthService, pi
 demo-down:  ## stop everything that the demo started
 	@if [ -x $(RUN) ]; then $(RUN) -m demo down; else echo "nothing to stop: there is no environment"; fi
 
-test: binaries  ## the whole suite; a file runs in one of $(WORKERS) processes, since many tests wait for clusters
+test: binaries  ## the whole suite, two test files at a time (WORKERS=2): many wait for clusters
 	@$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: env  ## unit and contract tests only
