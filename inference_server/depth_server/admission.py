@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from depth_server.errors import OverloadedError, UploadTooLargeError
+from depth_server.errors import ConnectionLimitError, OverloadedError, UploadTooLargeError
 
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024
 """What a body may have beyond its file: boundaries and part headers."""
@@ -60,6 +60,7 @@ class Admission:
         self.inflight = 0
         self.upload_bytes = 0
         self.work_units = 0.0
+        self.has_free_connection = True
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -82,7 +83,11 @@ class Admission:
 
         Raises:
             OverloadedError: All places are taken.
+            ConnectionLimitError: More connections are open than may be, and none is idle.
         """
+        if not self.has_free_connection:
+            message = "more connections are open than this server may have, and none of them is idle"
+            raise ConnectionLimitError(message)
         if self.inflight >= self.max_requests:
             message = f"{self.inflight} requests are being served or wait, which is the limit"
             raise OverloadedError(message, retry_after_seconds=retry_after_seconds)

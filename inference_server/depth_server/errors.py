@@ -11,6 +11,7 @@ DepthServerError
 │   └── ClientDisconnectedError  nobody waits for the answer any more
 ├── CapacityError                the same request may succeed later
 │   ├── OverloadedError          the queue is full
+│   ├── ConnectionLimitError     all connections are busy
 │   ├── EngineMemoryError        the device had no memory for this image
 │   ├── NotReadyError            starting, draining or failed
 │   └── DeadlineExceededError    accepted, but not finished in time
@@ -76,6 +77,10 @@ class CapacityError(DepthServerError):
 
 class OverloadedError(CapacityError):
     """The queue of requests or of bytes is full."""
+
+
+class ConnectionLimitError(CapacityError):
+    """All connections that may be open are busy."""
 
 
 class EngineMemoryError(CapacityError):
@@ -191,6 +196,7 @@ HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
     ClientDisconnectedError: HttpError(CLIENT_CLOSED_REQUEST, "client-disconnected", "The client left"),
     OverloadedError: HttpError(429, "overloaded", "The server has no room for the request", 1),
     EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
+    ConnectionLimitError: HttpError(503, "too-many-connections", "The server has no room for the connection", 1),
     NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),
     DeadlineExceededError: HttpError(504, "deadline-exceeded", "The request was not finished in time"),
     ForwardError: HttpError(500, "forward-failed", "The model failed"),

@@ -24,6 +24,7 @@ from depth_server.decode import ImageLimits, decode_image
 from depth_server.engine import Engine, ModelInfo, retry_after
 from depth_server.errors import (
     ClientDisconnectedError,
+    ConnectionLimitError,
     DeadlineExceededError,
     DepthServerError,
     NotReadyError,
@@ -175,7 +176,7 @@ class Predictor:
             outcome = Outcome.SUCCESS
         except DepthServerError as error:
             outcome = http_error(type(error)).outcome
-            if not isinstance(error, (UploadTimeoutError, ClientDisconnectedError)):
+            if not isinstance(error, (UploadTimeoutError, ClientDisconnectedError, ConnectionLimitError)):
                 await body.discard(self._settings.max_upload_bytes)
             raise
         except asyncio.CancelledError:

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     max_consecutive_failures: Count = 3
     """Forward passes that raise one after another before the engine counts as crashed."""
     max_connections: Count = 1024
-    """Open connections; more are answered with 503."""
+    """Open connections; one more closes the one that has been idle longest, or is answered with 503 by `/predict`."""
     drain_delay_seconds: float = Field(default=2, ge=0, le=3600)
     """Time between turning unready and closing the port, for endpoints to be updated everywhere."""
     drain_seconds: Seconds = 20
