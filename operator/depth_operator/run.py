@@ -126,6 +126,7 @@ class Operator:
         async with serve(
             self._metrics.registry,
             lambda: self._controller.is_alive,
+            self._not_ready_because,
             host=settings.host,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
@@ -134,6 +135,11 @@ class Operator:
                 return await self._lead()
             finally:
                 await self._close()
+
+    def _not_ready_because(self) -> str | None:
+        """Whether the API server answers, by the Lease's requests every few seconds, whoever leads."""
+        api = self._lease_api if self._elector is not None else self._api
+        return None if api.trouble is None else f"the API server: {api.trouble}"
 
     async def _lead(self) -> int:
         lease: asyncio.Task[None] | None = None

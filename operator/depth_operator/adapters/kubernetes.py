@@ -95,6 +95,8 @@ class KubernetesApi:
         configuration.connection_pool_maxsize = concurrency
         self._client = kubernetes.client.ApiClient(configuration)
         self._timeout_seconds = timeout_seconds
+        self.trouble: str | None = "no request has been answered yet"
+        """Why the API server cannot be worked with, None if it answered the last request; read from any thread."""
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="kubernetes-api")
 
     async def request(
@@ -158,7 +160,10 @@ class KubernetesApi:
                 retries=False,
             )
         except urllib3.exceptions.HTTPError as error:
+            self.trouble = f"{operation}: no answer"
             raise api_error(operation, 0, "Unreachable", f"{self._client.configuration.host}: {error}") from error
+        failed = response.status == 401 or response.status >= 500
+        self.trouble = f"{operation}: {response.status}" if failed else None
         if response.status == 401:
             self._client.configuration.api_key = self._load().api_key
         if response.status >= 400:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,22 @@ async def test_the_wish_for_a_pause_is_kept(server: ApiServer, api: KubernetesAp
     with pytest.raises(UnavailableError) as caught:
         await cluster(api).get_child("Service", KEY)
     assert caught.value.retry_after_seconds == 7
+
+
+async def test_the_trouble_is_that_of_the_last_request(server: ApiServer, api: KubernetesApi) -> None:
+    async def trouble(status: int) -> str | None:
+        server.status = status
+        with suppress(ApiError):
+            await cluster(api).get_child("Service", KEY)
+        return api.trouble
+
+    assert api.trouble == "no request has been answered yet"
+    assert await trouble(200) is None
+    assert await trouble(503) == "get Service default/depth: 503"
+    assert await trouble(404) is None, "an answer"
+    assert await trouble(401) == "get Service default/depth: 401"
+    server.answers.clear()
+    assert await trouble(200) == "get Service default/depth: no answer"
 
 
 async def test_a_server_that_does_not_answer_is_given_up(server: ApiServer, api: KubernetesApi) -> None:
