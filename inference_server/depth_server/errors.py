@@ -2,13 +2,13 @@
 
 DepthServerError
 ├── RequestError                 the client has to change something
-│   ├── InvalidRequestError      not multipart, damaged multipart, no field `file`
+│   ├── InvalidRequestError      not multipart, damaged or incomplete multipart, no field `file`
 │   ├── InvalidImageError        empty, truncated or damaged image
 │   ├── UnsupportedMediaError    not an image, or not in a supported format
 │   ├── UploadTooLargeError      too many bytes
 │   ├── ImageTooLargeError       too many pixels
 │   ├── UploadTimeoutError       the body came too slowly
-│   └── ClientDisconnectedError  nobody waits for the answer any more
+│   └── ClientDisconnectedError  the upload was complete, but nobody waits for the answer any more
 ├── CapacityError                the same request may succeed later
 │   ├── OverloadedError          the queue is full
 │   ├── ConnectionLimitError     all connections are busy
@@ -60,7 +60,7 @@ class UploadTimeoutError(RequestError):
 
 
 class ClientDisconnectedError(RequestError):
-    """The client closed the connection before its answer was ready."""
+    """The client closed the connection after its upload and before its answer was ready."""
 
 
 class CapacityError(DepthServerError):
@@ -147,6 +147,8 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     UNAVAILABLE = "unavailable"
     FAILED = "failed"
+    ABANDONED = "abandoned"
+    """The client gave up waiting: demand that was not met, unlike `invalid`."""
     INVALID = "invalid"
 
 
@@ -220,4 +222,6 @@ def outcome_of(status: int) -> Outcome:
         return Outcome.REJECTED
     if status == 503:
         return Outcome.UNAVAILABLE
+    if status == CLIENT_CLOSED_REQUEST:
+        return Outcome.ABANDONED
     return Outcome.INVALID if status < 500 else Outcome.FAILED

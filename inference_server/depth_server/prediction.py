@@ -27,6 +27,7 @@ from depth_server.errors import (
     ConnectionLimitError,
     DeadlineExceededError,
     DepthServerError,
+    InvalidRequestError,
     NotReadyError,
     Outcome,
     UploadTimeoutError,
@@ -209,7 +210,7 @@ class Predictor:
             raise UploadTimeoutError(message) from error
         except ClientDisconnect as error:
             message = "the client left during its upload"
-            raise ClientDisconnectedError(message) from error
+            raise InvalidRequestError(message) from error
 
     async def _finish_in_time(self, request: Request, computation: Coroutine[Any, Any, bytes]) -> bytes:
         """Wait for the computation, its deadline or the client's departure, whichever comes first."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.server.conftest import ServerProcess
+from tests.server.conftest import ServerProcess, wait_until
 from tests.unit.depth_server.hostile_images import HostileFile, encoded, hostile_files, photo
 
 pytestmark = pytest.mark.server
@@ -25,6 +25,12 @@ def _server_goes_on(client: httpx.Client) -> Iterator[None]:
     response = client.post("/predict", files={"file": encoded(photo(), "PNG")})
     assert response.status_code == 200, response.text
     assert client.get("/healthz").status_code == 200
+
+
+def outcomes(server: ServerProcess, outcome: str) -> float:
+    name = f'depth_server_requests_total{{outcome="{outcome}"}} '
+    text = httpx.get(server.url + "/metrics", timeout=60).text
+    return next(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
 
 def assert_problem(response: httpx.Response, *statuses: int) -> None:
@@ -96,8 +102,11 @@ def test_client_that_leaves_during_its_upload(server: ServerProcess) -> None:
         "POST /predict HTTP/1.1\r\nHost: depth\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000\r\n\r\n--x\r\n"
     )
+    invalid, abandoned = outcomes(server, "invalid"), outcomes(server, "abandoned")
     with socket.create_connection((url.hostname or "", url.port or 0), timeout=30) as connection:
         connection.sendall(head.encode())
+    wait_until(lambda: outcomes(server, "invalid") == invalid + 1, "the departure to be counted")
+    assert outcomes(server, "abandoned") == abandoned
 
 
 def test_not_http_at_all(server: ServerProcess) -> None:

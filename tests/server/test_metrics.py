@@ -40,7 +40,7 @@ def test_outcomes_buckets_and_info(server: ServerProcess) -> None:
         family.name: family for family in text_string_to_metric_families(httpx.get(server.url + "/metrics").text)
     }
     outcomes = {sample.labels["outcome"] for sample in families["depth_server_requests"].samples}
-    assert outcomes == {"success", "rejected", "unavailable", "failed", "invalid"}
+    assert outcomes == {"success", "rejected", "unavailable", "failed", "abandoned", "invalid"}
     bounds = {
         float(sample.labels["le"])
         for sample in families["depth_server_request_duration_seconds"].samples

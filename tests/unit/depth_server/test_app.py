@@ -242,6 +242,8 @@ async def test_client_that_leaves_costs_no_forward_pass(server: Server) -> None:
     server.model.release.set()
     assert (await first).status_code == 200
     assert server.model.forwarded == 1
+    assert await server.metric('depth_server_requests_total{outcome="abandoned"}') == 1
+    assert await server.metric('depth_server_requests_total{outcome="invalid"}') == 0
 
 
 async def test_lack_of_memory_is_429(server: Server) -> None:

@@ -53,6 +53,7 @@ def test_unlisted_error_is_answered_like_its_base() -> None:
         (400, Outcome.INVALID),
         (413, Outcome.INVALID),
         (429, Outcome.REJECTED),
+        (499, Outcome.ABANDONED),
         (500, Outcome.FAILED),
         (503, Outcome.UNAVAILABLE),
         (504, Outcome.FAILED),
