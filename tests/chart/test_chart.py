@@ -112,6 +112,15 @@ def test_values_reach_the_operator(tmp_path: Path) -> None:
     assert find(manifests, "Deployment", METRICS_API)["spec"]["replicas"] == 1
 
 
+def test_the_process_asks_for_the_lease_that_its_role_names(tmp_path: Path) -> None:
+    other = ("operator.extraEnv[0].name=DEPTH_OPERATOR_LEASE_NAME", "operator.extraEnv[0].value=other")
+    manifests = render(tmp_path, "--set", ",".join(other))
+    rules = find(manifests, "Role", f"{RELEASE}-leader")["rules"]
+
+    asked = environment(find(manifests, "Deployment", RELEASE))["DEPTH_OPERATOR_LEASE_NAME"]
+    assert [name for rule in rules for name in rule.get("resourceNames", [])] == [asked]
+
+
 def test_disruption_budgets_only_where_a_pod_may_go(tmp_path: Path) -> None:
     def budgets(*arguments: str) -> set[str]:
         return {item["metadata"]["name"] for item in of_kind(render(tmp_path, *arguments), "PodDisruptionBudget")}

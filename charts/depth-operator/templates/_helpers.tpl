@@ -7,6 +7,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the leader's Lease: set for the process and granted by the Role. */}}
+{{- define "depth-operator.leaseName" -}}
+depth-operator
+{{- end -}}
+
 {{/* Name of the metrics API's objects; short enough for every suffix below. */}}
 {{- define "depth-operator.metricsApi" -}}
 {{- printf "%s-metrics-api" (include "depth-operator.fullname" .) -}}
