@@ -26,6 +26,19 @@ MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-encoding", "content-length", "host"})
 
 
+class Kind(StrEnum):
+    """What a write is for; the two are counted apart, since reports come as events fall together and changes do not."""
+
+    CHANGE = "change"
+    """Creates, changes or deletes an object."""
+    REPORT = "report"
+    """Writes a status or an Event."""
+
+    @classmethod
+    def of(cls, path: str) -> Kind:
+        return cls.REPORT if path.endswith(("/status", "/events")) else cls.CHANGE
+
+
 class When(StrEnum):
     """On which side of a write the fault strikes."""
 
@@ -35,8 +48,9 @@ class When(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """Strike at the `index`-th write, counted from 0."""
+    """Strike at the `index`-th write of a kind, counted from 0."""
 
+    kind: Kind
     index: int
     when: When
 
@@ -63,7 +77,7 @@ class FaultProxy:
         self._runner: web.AppRunner | None = None
         self.fault: Fault | None = None
         self.fired = False
-        self.writes: list[str] = []
+        self.writes: dict[Kind, list[str]] = {kind: [] for kind in Kind}
 
     async def start(self) -> int:
         """Listen on a free port of the loopback interface and return it."""
@@ -89,15 +103,16 @@ class FaultProxy:
 
     def arm(self, fault: Fault | None) -> None:
         """Count from 0 again, and strike as given."""
-        self.fault, self.fired, self.writes = fault, False, []
+        self.fault, self.fired, self.writes = fault, False, {kind: [] for kind in Kind}
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         counted = request.method in MUTATING and "/leases" not in request.path
-        index = len(self.writes)
+        fault, due = self.fault, False
         if counted:
-            self.writes.append(f"{request.method} {request.path_qs}")
-        due = counted and not self.fired and self.fault is not None and self.fault.index == index
-        if due and self.fault is not None and self.fault.when is When.BEFORE:
+            writes = self.writes[kind := Kind.of(request.path)]
+            due = fault is not None and not self.fired and (fault.kind, fault.index) == (kind, len(writes))
+            writes.append(f"{request.method} {request.path_qs}")
+        if due and fault is not None and fault.when is When.BEFORE:
             return await self._strike_and_drop(request)
         try:
             return await self._forward(request, drop=due)

@@ -1,6 +1,6 @@
 """The operator is killed before and after every one of its writes, and the end is the same as without.
 
-A reference run of the life of a DepthService (create, change, begin autoscaling, delete) is recorded through
+A reference run of the life of a DepthService (create, change, begin and end autoscaling, delete) is recorded through
 `tests.fault_proxy`. It is then repeated with a kill on each side of each recorded write; the operator is started again
 and every phase has to reach the recorded state.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import itertools
 import json
 import re
 import threading
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from localcluster import pki
 from tests.apiserver.kubernetes_client import KubernetesClient, Object, decode, wait_until
 from tests.apiserver.operator_process import OperatorProcess, grant, write_kubeconfig
-from tests.fault_proxy import Fault, FaultProxy, When
+from tests.fault_proxy import Fault, FaultProxy, Kind, When
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +38,15 @@ PHASE_SECONDS = 60.0
 MAX_FAILURES = 2
 """Failures after which the rest is not tried."""
 
+MIN_WRITES = {Kind.CHANGE: 8, Kind.REPORT: 6}
+"""Changes: two children, the changed Deployment, the hand-over, the Deployment without a number, the autoscaler, its
+deletion, the Deployment with a number. Reports: at least a status and mostly an Event in each phase."""
+
 PHASES: list[tuple[str, dict[str, Any] | None]] = [
     ("create", {"replicas": 3}),
     ("change", {"replicas": 3, "runtime": {"inputSize": 392}}),
     ("begin autoscaling", {"autoscaling": {"minReplicas": 1, "maxReplicas": 5}, "runtime": {"inputSize": 392}}),
+    ("end autoscaling", {"replicas": 2, "runtime": {"inputSize": 392}}),
     ("delete", None),
 ]
 
@@ -105,6 +111,8 @@ def is_settled(client: KubernetesClient, namespace: str, phase: str) -> bool:
     if service is None or status.get("observedGeneration") != service["metadata"]["generation"]:
         return False
     told = conditions["Ready"]["reason"] == "QuotaExceeded"
+    if phase == "end autoscaling":
+        told = told and client.get("horizontalpodautoscalers", namespace, NAME) is None
     if phase == "begin autoscaling":
         told = told and conditions.get("ScalingActive", {}).get("reason") == "FailedGetExternalMetric"
     return told
@@ -210,7 +218,8 @@ def proxied(client: KubernetesClient, folder: Path) -> Iterator[tuple[FaultProxy
         loop.close()
 
 
-def test_a_kill_at_any_write_changes_nothing_in_the_end(client: KubernetesClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", Kind)
+def test_a_kill_at_any_write_changes_nothing_in_the_end(client: KubernetesClient, tmp_path: Path, kind: Kind) -> None:
     with proxied(client, tmp_path) as (proxy, port, authority, victims):
 
         def life(fault: Fault | None, reference: list[Object] | None) -> list[Object]:
@@ -220,21 +229,21 @@ def test_a_kill_at_any_write_changes_nothing_in_the_end(client: KubernetesClient
             return laboratory.live(reference)
 
         reference = life(None, None)
-        writes = list(proxy.writes)
+        writes = list(proxy.writes[kind])
         assert reference[-1] == {"depthservice": None, "children": {}}, "an orphan"
-        assert len(writes) >= 8, writes
-        failures = []
-        unfired = []
-        for index in range(len(writes)):
-            for when in When:
-                try:
-                    life(Fault(index, when), reference)
-                except AssertionError as error:
-                    failures.append(f"{when} write {index} ({writes[index]}): {error}")
-                    assert len(failures) < MAX_FAILURES, "\n".join(failures)
-                if not proxy.fired:
-                    unfired.append((index, when))
+        assert len(writes) >= MIN_WRITES[kind], writes
+        failures: list[str] = []
+        unfired: list[str] = []
+        for index, when in itertools.product(range(len(writes)), When):
+            struck = f"{when} {kind} {index} ({writes[index]})"
+            try:
+                life(Fault(kind, index, when), reference)
+            except AssertionError as error:
+                failures.append(f"{struck}: {error}")
+                assert len(failures) < MAX_FAILURES, "\n".join(failures)
+            if not proxy.fired:
+                unfired.append(struck)
         assert not failures, "\n".join(failures)
-        # The number of status writes depends on how events fall together: a run may do with fewer than the recorded.
-        assert len(unfired) <= len(writes), f"the fault hardly ever struck: {unfired}"
-        print(f"{len(writes)} writes, {2 * len(writes) - len(unfired)} kills, 0 differences")  # noqa: T201 - the figure that the test is about
+        # The number of reports depends on how events fall together: a run may do with fewer than the recorded.
+        assert len(unfired) <= (0 if kind is Kind.CHANGE else len(writes)), f"never struck: {unfired}"
+        print(f"{len(writes)} {kind}s, {2 * len(writes) - len(unfired)} kills, 0 differences")  # noqa: T201 - the figure that the test is about
