@@ -24,9 +24,11 @@ CHART = ROOT / "charts/depth-operator"
 LOCAL_VALUES = CHART / "ci/local-values.yaml"
 NAME = "depth"
 LOAD_CLIENTS = 4
-LOAD_MAX_REQUESTS = 2000
-RANDOM_WEIGHTS_NOTE = (
-    "The weights are random (official ones cannot be bundled), so the picture shows that the path works, not depth."
+PLAIN_WIDTH = 160
+NOTES = (
+    "The weights are small ones trained on rendered scenes for this demo; for real work take the official ones:"
+    " docs/how-to/real-weights.md.",
+    "The node's GPUs are simulated for the scheduler: the model runs on the CPU.",
 )
 
 
@@ -49,7 +51,7 @@ def serve(stages: Stages, commands: Commands) -> str:
         progress.outcome = f"helm release {path.install_operator(commands, CHART, LOCAL_VALUES)}"
     with stages.stage("weights") as progress:
         path.make_weights(commands, ROOT / "examples/weights.yaml")
-        progress.outcome = "a Job wrote random ViT-S weights in the official layout into the volume"
+        progress.outcome = "a Job copied the bundled demo weights (ViTT14) into the volume"
     with stages.stage("DepthService") as progress:
         commands.kubectl("apply", "--filename", str(ROOT / "examples/depthservice.yaml"))
         path.wait_ready(commands, NAME, progress.say)
@@ -75,12 +77,14 @@ def take_depth_map(stages: Stages, report: Report, url: str, photograph: Path) -
 def scale(stages: Stages, report: Report, commands: Commands, url: str, photograph: Path) -> None:
     """Drives load until the HPA adds replicas, stops it, and waits until they are gone again."""
     with stages.stage("scale up under load") as progress:
-        load = Load(f"{url}/predict", photograph.read_bytes(), clients=LOAD_CLIENTS, max_requests=LOAD_MAX_REQUESTS)
+        load = Load(
+            f"{url}/predict", photograph.read_bytes(), clients=LOAD_CLIENTS, max_seconds=path.SCALE_TIMEOUT_SECONDS
+        )
         with load:
             up = path.wait_replicas(
                 commands, NAME, lambda now: now.ready >= 2, what="a second ready replica under load", say=progress.say
             )
-        answers = {str(status): count for status, count in sorted(load.result.answers.items())}
+        answers = {str(status): count for status, count in sorted(load.answers.items())}
         progress.outcome = f"{up.specified} replicas, {up.ready} ready; answers by status: {answers}"
         report.facts["load"] = {"clients": LOAD_CLIENTS, "answers": answers, "replicas": up.specified}
     with stages.stage("scale down after it") as progress:
@@ -109,20 +113,20 @@ def up(console: Console, bootstrap_report: Path | None) -> None:
     stages, report = Stages(console), Report()
     if bootstrap_report is not None and bootstrap_report.is_file():
         for name, seconds in json.loads(bootstrap_report.read_text()).items():
-            stages.add(name, seconds, "found or made; both side by side")
+            stages.add(name, seconds, "made, or found up to date; beside the other", overlaps=True)
     report.stages = stages.records
     commands = start_cluster(stages)
     url = serve(stages, commands)
     photograph = FOLDER / "photo.jpg"
     take_depth_map(stages, report, url, photograph)
     scale(stages, report, commands, url, photograph)
-    report.facts |= {"url": url, "kubeconfig": str(commands.kubeconfig), "note": RANDOM_WEIGHTS_NOTE}
+    report.facts |= {"url": url, "kubeconfig": str(commands.kubeconfig), "notes": NOTES}
     report.next_commands = next_commands(commands, url)
     report.write(FOLDER / "report.json")
     console.print()
     console.print(commands.kubectl("get", "depthservices"), highlight=False, soft_wrap=True, markup=False, end="")
     report.show(console)
-    console.print(f"\n{RANDOM_WEIGHTS_NOTE}", highlight=False)
+    console.print("\n" + "\n".join(NOTES), highlight=False)
 
 
 def down() -> int:
@@ -140,7 +144,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.action == "down":
         return down()
-    console = Console()
+    # Without a terminal rich assumes 80 columns; sentences and commands are longer.
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     try:
         up(console, arguments.bootstrap_report)
     except DemoError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OPERATOR_NAMESPACE = "depth-system"
 RELEASE = "depth-operator"
-WEIGHTS_JOB = "depth-weights"
+WEIGHTS_JOB = "depth-demo-weights"
 PREDICT_TIMEOUT_SECONDS = 120.0
 READY_TIMEOUT_SECONDS = 300.0
 JOB_TIMEOUT_SECONDS = 180.0

@@ -38,6 +38,8 @@ class StageRecord:
     name: str
     seconds: float
     outcome: str
+    overlaps: bool = False
+    """Ran at the same time as the others that overlap."""
 
 
 @dataclass
@@ -48,26 +50,27 @@ class Stages:
     clock: Callable[[], float] = time.monotonic
     records: list[StageRecord] = field(default_factory=list)
 
-    def add(self, name: str, seconds: float, outcome: str) -> None:
+    def add(self, name: str, seconds: float, outcome: str, *, overlaps: bool = False) -> None:
         """Records a stage that was run elsewhere."""
-        self.records.append(StageRecord(name, seconds, outcome))
+        self.records.append(StageRecord(name, seconds, outcome, overlaps))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         """Runs the body as the stage ``name``; the body sets ``outcome``."""
         begin = self.clock()
-        last = {"text": "", "shown": begin}
+        shown_text, shown_at = "", begin
         self.console.print(f"[bold]{name}[/bold]")
         with self.console.status(name) as status:
 
             def update(text: str) -> None:
+                nonlocal shown_text, shown_at
                 now = self.clock()
                 line = f"{name}: {text} ({now - begin:.0f} s)"
                 if self.console.is_terminal:
                     status.update(line)
-                elif text != last["text"] or now - float(last["shown"]) >= HEARTBEAT_SECONDS:
+                elif text != shown_text or now - shown_at >= HEARTBEAT_SECONDS:
                     self.console.print(f"  {line}", highlight=False)
-                    last.update(text=text, shown=now)
+                    shown_text, shown_at = text, now
 
             progress = Progress(update)
             yield progress

@@ -23,6 +23,7 @@ STAMP = VENV / ".locks.sha256"
 LOCKS = (ROOT / "requirements/uv.lock", ROOT / "requirements/dev.lock", ROOT / "pyproject.toml")
 MINIMUM_PYTHON = (3, 11)
 DOWNLOAD_TIMEOUT_SECONDS = "300"
+HEARTBEAT_SECONDS = 15.0
 
 
 class BootstrapError(Exception):
@@ -44,20 +45,31 @@ def say(message: str) -> None:
 
 
 def run(*command: str | Path, log: Path) -> None:
-    """Runs a command with its output in ``log``; on failure the end of the log is in the error."""
+    """Runs a command with its output in ``log`` and shows signs of life; an error carries the end of the log."""
     uv_settings = {"UV_HTTP_TIMEOUT": DOWNLOAD_TIMEOUT_SECONDS, "UV_NO_CONFIG": "1"}
     with log.open("ab") as output:
-        code = subprocess.run(
+        process = subprocess.Popen(
             [str(part) for part in command],
             stdout=output,
             stderr=subprocess.STDOUT,
-            check=False,
             env=os.environ | uv_settings,
             cwd=ROOT,
-        ).returncode
+        )
+        code = watch(process, log)
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise BootstrapError(f"`{' '.join(str(part) for part in command)}` ended with {code}; {log}:\n{tail}")
+
+
+def watch(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Waits for a process, telling every few seconds that it works and what it logged last; returns its exit code."""
+    begin = time.monotonic()
+    while True:
+        try:
+            return process.wait(HEARTBEAT_SECONDS)
+        except subprocess.TimeoutExpired:
+            last = (log.read_text(errors="replace").splitlines() or [""])[-1].strip()
+            say(f"environment: {time.monotonic() - begin:.0f} s, {last[:80]}")
 
 
 def make_environment() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import prometheus_client
 
+from depth_server.demo_weights import copy_demo_weights
 from depth_server.engine import Engine
 from depth_server.engine_choice import choose_engine
 from depth_server.errors import StartupError
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _random_weights(options.variant, options.out, options.seed, options.family)
     if options.command == "export-onnx":
         return _export_onnx(options.out, options.size, int8=options.int8)
+    if options.command == "demo-weights":
+        return _demo_weights(options.out)
     return serve()
 
 
@@ -104,6 +107,18 @@ def _size(text: str) -> Size:
     return Size(int(height), int(width))
 
 
+def _demo_weights(out: Path) -> int:
+    try:
+        copy_demo_weights(out)
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(
+        f"{out}: demo weights of {ModelFamily.DEPTH_ANYTHING_V2} {ModelVariant.VITT14}, not for real work\n"
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m depth_server",
@@ -136,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         help="an input size, again for each; by default those of the common aspect ratios",
     )
     export.add_argument("--int8", action="store_true", help="quantise linear layers to INT8, for CPUs")
+    demo = commands.add_parser("demo-weights", help="copy the small weights that come with the package")
+    demo.add_argument("--out", type=Path, required=True, help="a file or a folder")
     return parser
 
 

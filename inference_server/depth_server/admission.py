@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from depth_server.batch_queue import REFERENCE_SIZE, SLO_SHARE, Forecast, OverloadPolicy, retry_after
 from depth_server.batching import Lane
-from depth_server.errors import OverloadedError, RateLimitedError, UploadTooLargeError
+from depth_server.errors import ConnectionLimitError, OverloadedError, RateLimitedError, UploadTooLargeError
 from depth_server.preprocess import Size
 from depth_server.rate_limit import RateLimiter
 
@@ -139,6 +139,7 @@ class Admission:
         self.preparing = 0
         self.upload_bytes = 0
         self.work_units = 0.0
+        self.has_free_connection = True
         self._rate_limiter = rate_limiter
         self._engine: Predicting | None = None
         self._replicas = 1
@@ -220,7 +221,11 @@ class Admission:
 
         Raises:
             OverloadedError: All places or all the memory is taken, or the answer would come too late.
+            ConnectionLimitError: More connections are open than may be, and none is idle.
         """
+        if not self.has_free_connection:
+            message = "more connections are open than this server may have, and none of them is idle"
+            raise ConnectionLimitError(message)
         if self.inflight >= self.max_requests * self._replicas:
             message = f"{self.inflight} requests are being served or wait, which is the limit"
             raise OverloadedError(message, retry_after_seconds=retry_after_seconds)

@@ -2,7 +2,7 @@
 
 DepthServerError
 ├── RequestError                 the client has to change something
-│   ├── InvalidRequestError      damaged multipart, no field `file`, no valid JSON or tensors
+│   ├── InvalidRequestError      damaged or incomplete multipart, no field `file`, no valid JSON or tensors
 │   ├── InvalidParameterError    a query parameter that is unknown or has a wrong value
 │   ├── NotAcceptableError       no representation that the client accepts
 │   ├── ModelNotFoundError       another model than the one served here
@@ -11,7 +11,7 @@ DepthServerError
 │   ├── UploadTooLargeError      too many bytes
 │   ├── ImageTooLargeError       too many pixels
 │   ├── UploadTimeoutError       the body came too slowly
-│   ├── ClientDisconnectedError  nobody waits for the answer any more
+│   ├── ClientDisconnectedError  the upload was complete, but nobody waits for the answer any more
 │   ├── InvalidDeadlineError     the deadline header cannot be understood
 │   └── AccessError              the client may not do this
 │       ├── UnauthenticatedError no valid credentials
@@ -19,6 +19,7 @@ DepthServerError
 ├── CapacityError                the same request may succeed later
 │   ├── OverloadedError          the queue is full, or the answer would come too late
 │   │   └── DroppedError         accepted, and dropped for others when it was late
+│   ├── ConnectionLimitError     all connections are busy
 │   ├── RateLimitedError         this client asks too often
 │   ├── EngineMemoryError        the device had no memory for this image
 │   ├── NotReadyError            starting, draining or failed
@@ -86,7 +87,7 @@ class InvalidDeadlineError(RequestError):
 
 
 class ClientDisconnectedError(RequestError):
-    """The client closed the connection before its answer was ready."""
+    """The client closed the connection after its upload and before its answer was ready."""
 
 
 class AccessError(RequestError):
@@ -131,6 +132,10 @@ class DroppedError(OverloadedError):
 
 class RateLimitedError(CapacityError):
     """This client asks more often than it may."""
+
+
+class ConnectionLimitError(CapacityError):
+    """All connections that may be open are busy."""
 
 
 class EngineMemoryError(CapacityError):
@@ -209,6 +214,8 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     UNAVAILABLE = "unavailable"
     FAILED = "failed"
+    ABANDONED = "abandoned"
+    """The client gave up waiting: demand that was not met, unlike `invalid`."""
     INVALID = "invalid"
 
 
@@ -266,6 +273,7 @@ HTTP_ERRORS: Final[dict[type[DepthServerError], HttpError]] = {
     DroppedError: HttpError(429, "dropped", "The request was dropped for others", 1),
     RateLimitedError: HttpError(429, "rate-limited", "The client asks too often", 1),
     EngineMemoryError: HttpError(429, "out-of-memory", "The device has no memory for the request", 5),
+    ConnectionLimitError: HttpError(503, "too-many-connections", "The server has no room for the connection", 1),
     NotReadyError: HttpError(503, "not-ready", "The server is not ready", 5),
     CredentialsUnavailableError: HttpError(503, "credentials-unavailable", "Credentials cannot be verified", 5),
     FaceDetectionError: HttpError(503, "face-detection-failed", "Faces could not be looked for", 5),
@@ -291,4 +299,6 @@ def outcome_of(status: int) -> Outcome:
         return Outcome.REJECTED
     if status == 503:
         return Outcome.UNAVAILABLE
+    if status == CLIENT_CLOSED_REQUEST:
+        return Outcome.ABANDONED
     return Outcome.INVALID if status < 500 else Outcome.FAILED

@@ -50,11 +50,6 @@ class HealthReport:
         """Whether new requests should be sent here."""
         return self.state is HealthState.READY
 
-    @property
-    def accepts_requests(self) -> bool:
-        """Whether a request that arrives is served: also while draining, until all have learnt of it."""
-        return self.state in (HealthState.READY, HealthState.DRAINING)
-
 
 class Health:
     """Holds the state; told by the event loop and by the engine's thread."""
@@ -73,6 +68,11 @@ class Health:
     def was_ready(self) -> bool:
         """Whether the warm-up was ever finished."""
         return self._was_ready
+
+    @property
+    def accepts_requests(self) -> bool:
+        """Whether a request that arrives is served: also while draining, until all have learnt of it."""
+        return self._was_ready and self._report.state in (HealthState.READY, HealthState.DRAINING)
 
     def advance(self, state: HealthState, detail: str) -> bool:
         """Go to a state if it may follow the current one.

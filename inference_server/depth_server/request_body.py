@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from depth_server.errors import ClientDisconnectedError, UploadTimeoutError
+from depth_server.errors import InvalidRequestError, UploadTimeoutError
 
 Received = TypeVar("Received")
 
@@ -42,7 +42,7 @@ class Body:
 
         Raises:
             UploadTimeoutError: It did not arrive in time.
-            ClientDisconnectedError: The client left.
+            InvalidRequestError: The client left.
         """
         try:
             async with asyncio.timeout(seconds), aclosing(self.chunks()) as chunks:
@@ -52,7 +52,7 @@ class Body:
             raise UploadTimeoutError(message) from error
         except ClientDisconnect as error:
             message = "the client left during its upload"
-            raise ClientDisconnectedError(message) from error
+            raise InvalidRequestError(message) from error
 
     async def discard(self, max_bytes: int) -> None:
         """Read and drop what is left, within bounds."""

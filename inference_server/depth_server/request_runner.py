@@ -18,6 +18,7 @@ from depth_server.deadlines import request_deadline
 from depth_server.engine import Engine, ModelInfo, retry_after
 from depth_server.errors import (
     ClientDisconnectedError,
+    ConnectionLimitError,
     DeadlineExceededError,
     DepthServerError,
     NotReadyError,
@@ -121,7 +122,7 @@ class RequestRunner:
             outcomes = answer.outcomes
         except DepthServerError as error:
             outcomes = (http_error(type(error)).outcome,)
-            if not isinstance(error, (UploadTimeoutError, ClientDisconnectedError)):
+            if not isinstance(error, (UploadTimeoutError, ClientDisconnectedError, ConnectionLimitError)):
                 await body.discard(self._settings.max_upload_bytes)
             raise
         except asyncio.CancelledError:
@@ -137,7 +138,7 @@ class RequestRunner:
     ) -> Answer:
         settings = self._settings
         report, model = self._health.report, self.model
-        if model is None or not report.accepts_requests:
+        if model is None or not self._health.accepts_requests:
             message = f"the server is in the state {report.state}: {report.detail}"
             raise NotReadyError(message)
         announced = request.headers.get("content-length", "")

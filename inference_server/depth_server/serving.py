@@ -19,6 +19,7 @@ import cv2
 import uvicorn
 
 from depth_server.app import create_app, make_admission
+from depth_server.connections import bounded_protocol
 from depth_server.engine import CLOSE_TIMEOUT_SECONDS, Engine
 from depth_server.errors import StartupError, StartupReason
 from depth_server.health import Health, HealthState
@@ -86,9 +87,12 @@ class ServerProcess:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=slow_client_protocol(
+                    settings,
+                    app.state.metrics.count_slow_client,
+                    bounded_protocol(settings.max_connections, self._admission),
+                ),
                 ws="none",
-                http=slow_client_protocol(settings, app.state.metrics.count_slow_client),
-                limit_concurrency=settings.max_connections,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # The drain below ends sooner; this is for connections that neither finish nor close.

@@ -15,7 +15,7 @@ from depth_server.access_settings import AccessSettings
 from depth_server.api_settings import ApiSettings
 from depth_server.engine_settings import EngineSettings
 from depth_server.errors import StartupError, StartupReason
-from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant
+from depth_server.model.variants import PATCH_SIZE, ModelFamily, ModelVariant, model_spec
 from depth_server.model_settings import Backend, ModelSettings
 
 ENV_PREFIX: Final = "DEPTH_SERVER_"
@@ -62,7 +62,9 @@ class Settings(ModelSettings, AccessSettings, EngineSettings, ApiSettings):
     `load_settings` builds it; constructing it directly with keywords is for tests.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -103,7 +105,7 @@ class Settings(ModelSettings, AccessSettings, EngineSettings, ApiSettings):
     max_consecutive_failures: Count = 3
     """Forward passes that raise one after another before the engine counts as crashed."""
     max_connections: Count = 1024
-    """Open connections; more are answered with 503."""
+    """Open connections; one more closes the one that has been idle longest, or is answered with 503 by `/predict`."""
     drain_delay_seconds: float = Field(default=2, ge=0, le=3600)
     """Time between turning unready and closing the port, for endpoints to be updated everywhere."""
     drain_seconds: Seconds = 20
@@ -115,6 +117,10 @@ class Settings(ModelSettings, AccessSettings, EngineSettings, ApiSettings):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        try:
+            model_spec(self.model_family, self.model_variant)
+        except StartupError as error:
+            raise ValueError(str(error)) from error
         if self.max_long_side < self.input_size:
             message = (
                 f"{ENV_PREFIX}MAX_LONG_SIDE={self.max_long_side} is below {ENV_PREFIX}INPUT_SIZE={self.input_size}"
@@ -209,5 +215,5 @@ def _describe(field: str | None, message: str, value: object, error_type: str) -
         return message
     variable = ENV_PREFIX + field.upper()
     if error_type == "missing":
-        return f"{variable} is not set"
+        return f"{variable} is not set and has no default"
     return f"{variable}={value}: {message[:1].lower()}{message[1:]}"

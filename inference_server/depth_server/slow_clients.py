@@ -174,12 +174,17 @@ class SlowClientMixin(HttpProtocol):
         self.loop.call_later(self.pace_limits.answer_seconds, self.transport.abort)
 
 
-def slow_client_protocol(settings: AccessSettings, on_slow_client: Callable[[str], None]) -> type[asyncio.Protocol]:
-    """Make uvicorn's HTTP protocol, whichever is installed, with deadlines for clients.
+def slow_client_protocol(
+    settings: AccessSettings,
+    on_slow_client: Callable[[str], None],
+    base: type[asyncio.Protocol] = AutoHTTPProtocol,
+) -> type[asyncio.Protocol]:
+    """Give an HTTP protocol of uvicorn's deadlines for clients.
 
     Args:
         settings: How slow a client may be.
         on_slow_client: Told what each client that was closed was too slow at.
+        base: The protocol; by default whichever is installed.
     """
     limits = PaceLimits(
         head_seconds=settings.head_timeout_seconds,
@@ -189,4 +194,4 @@ def slow_client_protocol(settings: AccessSettings, on_slow_client: Callable[[str
     )
     # The function is wrapped, or it would become a method.
     members = {"pace_limits": limits, "on_slow_client": staticmethod(on_slow_client)}
-    return type("PacedHttpProtocol", (SlowClientMixin, AutoHTTPProtocol), members)
+    return type("PacedHttpProtocol", (SlowClientMixin, base), members)

@@ -21,9 +21,6 @@ MAX_PARTS: Final = 8
 RAW_MEDIA_TYPES: Final = ("image/", "application/octet-stream")
 """Beginnings of media types whose body is the image itself; what it really is, its bytes tell."""
 
-MAX_HEADER_BYTES: Final = 8 * 1024
-"""Bytes of the headers of one part."""
-
 
 class FormFileParser:
     """Incremental parser of `multipart/form-data` that keeps the parts called `file`.
@@ -57,7 +54,6 @@ class FormFileParser:
         self._parts = 0
         self._header_name = bytearray()
         self._header_value = bytearray()
-        self._header_bytes = 0
         self._field_name: bytes | None = None
         try:
             self._parser = python_multipart.MultipartParser(
@@ -118,22 +114,13 @@ class FormFileParser:
             message = f"the form has more than {self._max_parts} parts"
             raise InvalidRequestError(message)
         self._is_file_part = False
-        self._header_bytes = 0
         self._field_name = None
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_name += data[start:end]
 
     def _add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
         self._header_value += data[start:end]
-
-    def _count_header(self, count: int) -> None:
-        self._header_bytes += count
-        if self._header_bytes > MAX_HEADER_BYTES:
-            message = f"the headers of a form part have more than {MAX_HEADER_BYTES} bytes"
-            raise InvalidRequestError(message)
 
     def _end_header(self) -> None:
         if bytes(self._header_name).lower() == b"content-disposition":

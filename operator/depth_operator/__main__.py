@@ -43,9 +43,9 @@ def _run(settings: Settings) -> int:
 
 
 def _metrics_api(settings: Settings) -> int:
-    from depth_operator.metrics_api import server  # noqa: PLC0415 - each subcommand loads only what it needs
+    from depth_operator.metrics_api.server import main as serve  # noqa: PLC0415 - loads only what it needs
 
-    return server.main(settings)
+    return serve(settings)
 
 
 if __name__ == "__main__":

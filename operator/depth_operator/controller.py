@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from depth_operator.errors import ApiError, NotLeadingError
+from depth_operator.errors import ApiError, ConflictError, NotLeadingError
 from depth_operator.reconciler import Result
 from depth_operator.work_queue import WorkQueue, backoff_seconds
 
@@ -132,6 +132,9 @@ class Controller:
         except NotLeadingError as error:
             logger.warning("reconcile stopped: %s", error, extra={"key": str(key), "action": "reconcile"})
             return
+        except ConflictError as error:
+            logger.info("changed meanwhile: %s", error, extra={"key": str(key), "action": "reconcile"})
+            outcome, result = "retry", Result(retry=True)
         except ApiError as error:
             logger.warning("reconcile failed: %s", error, extra={"key": str(key), "action": "reconcile"})
             outcome, result = "error", Result(retry=True, retry_after_seconds=error.retry_after_seconds)
@@ -142,12 +145,13 @@ class Controller:
         except Exception:  # a defect in one object's reconcile must not end the worker: it is logged and retried
             logger.exception("reconcile broke", extra={"key": str(key), "action": "reconcile"})
             outcome, result = "error", Result(retry=True)
-        if full and outcome == "error":
+        if full and outcome != "success":
             self._full.add(key)
         self._metrics.observe(outcome, self._monotonic() - started)
         self._reschedule(key, result)
 
     def _reschedule(self, key: Key, result: Result) -> None:
+        """Put the key back once: the queue takes the earlier of two times, which would undo the back-off."""
         now = self._monotonic()
         if result.retry:
             delay = backoff_seconds(
@@ -157,8 +161,8 @@ class Controller:
                 jitter=self._jitter(),
             )
             self._add(key, now + max(delay, result.retry_after_seconds or 0.0))
-        else:
-            self._queue.record_success(key)
+            return
+        self._queue.record_success(key)
         if result.requeue_after_seconds is not None:
             self._add(key, now + result.requeue_after_seconds)
 

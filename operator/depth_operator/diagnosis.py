@@ -26,6 +26,7 @@ SERVER_REASONS: Final[dict[str, str]] = {
     "ModelMismatch": "correct spec.model.family and spec.model.variant, or replace the file",
     "DeviceUnavailable": "set spec.gpu.count, or spec.runtime.device to CPU with spec.gpu.count 0",
     "InvalidSettings": "correct spec.runtime",
+    "InternalError": "read the pod's log and report it",
     "OutOfMemory": "lower spec.runtime.inputSize, take a smaller spec.model.variant or a larger GPU",
 }
 """Reasons of the server's termination message (docs/reference/contract.md section 1) with their remedies."""

@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def serve(
-    registry: CollectorRegistry, is_alive: Callable[[], bool], *, host: str, health_port: int, metrics_port: int
+    registry: CollectorRegistry,
+    is_alive: Callable[[], bool],
+    not_ready_because: Callable[[], str | None],
+    *,
+    host: str,
+    health_port: int,
+    metrics_port: int,
 ) -> AsyncIterator[None]:
     """Serve /healthz and /readyz on one port and /metrics on another for the time of the context.
 
     Args:
         registry: What /metrics shows.
         is_alive: What /healthz tells: False asks for a restart of the process.
+        not_ready_because: What /readyz tells, None if the process can work.
         host: Address to listen on.
         health_port: Port of the health endpoint; 0 takes a free one.
         metrics_port: Port of the metrics endpoint; 0 takes a free one.
@@ -35,6 +42,8 @@ async def serve(
         return web.Response(status=503, text="a task of the controller has ended; the log says why\n")
 
     async def readyz(_: web.Request) -> web.Response:
+        if reason := not_ready_because():
+            return web.Response(status=503, text=f"not ready: {reason}\n")
         return web.Response(text="ok\n")
 
     async def metrics(_: web.Request) -> web.Response:

@@ -9,7 +9,7 @@
         ├── NotFoundError       404
         ├── ConflictError       409: read again and retry
         ├── RefusedError        other 4xx: a person has to act; retried slowly
-        └── UnavailableError    408, 429, 5xx, timeouts, connections: retried, obeying Retry-After
+        └── UnavailableError    401, 408, 429, 5xx, timeouts, connections: retried, obeying Retry-After
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class UnavailableError(ApiError):
     """The API server is overloaded, broken or out of reach: the same request may succeed later."""
 
 
-_UNAVAILABLE = frozenset({0, 408, 425, 429})
+_UNAVAILABLE = frozenset({0, 401, 408, 425, 429})
+"""Statuses below 500 that may pass by themselves; 401 is a token that has expired and is read anew."""
 
 
 def api_error(

@@ -7,7 +7,7 @@ cluster (https://kopf.readthedocs.io/en/stable/reconciliation/).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import kopf
 
@@ -36,6 +36,38 @@ LIST_PAGE_SIZE: Final = 500
 """Objects of one page of the listing that precedes a watch."""
 
 
+class DeclaredChanges:
+    """Tells the events of DepthServices that declare something from those that only repeat their status.
+
+    The operator writes the status itself. Woken by its own write it would reconcile everything twice, and a back-off or
+    the API server's Retry-After would last only until the status that reports the trouble has been written. What is
+    declared changes the generation (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/
+    custom-resource-definitions/#status-subresource); a status that somebody else overwrites is repaired by the next
+    reconcile, at the latest by the resync.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Key, tuple[str, int, bool]] = {}
+
+    def is_new(self, event_type: str | None, manifest: Mapping[str, Any]) -> bool:
+        """Whether the event has to be acted upon.
+
+        Args:
+            event_type: ``ADDED``, ``MODIFIED`` or ``DELETED``; None for an object of a listing.
+            manifest: The DepthService.
+        """
+        metadata = manifest["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        if event_type == "DELETED":
+            self._seen.pop(key, None)
+            return True
+        declared = metadata["uid"], metadata["generation"], "deletionTimestamp" in metadata
+        if self._seen.get(key) == declared:
+            return False
+        self._seen[key] = declared
+        return True
+
+
 def register(
     registry: kopf.OperatorRegistry, controller: Controller, connect: Callable[[], kopf.ConnectionInfo]
 ) -> None:
@@ -60,9 +92,12 @@ def register(
     async def cleanup(**_: object) -> None:
         await controller.stop()
 
+    changes = DeclaredChanges()
+
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def service_changed(namespace: str | None, name: str, **_: object) -> None:
-        controller.enqueue(Key(namespace or "", name))
+    async def service_changed(type: str | None, body: Mapping[str, Any], **_: object) -> None:  # noqa: A002 - kopf's name
+        if changes.is_new(type, body):
+            controller.enqueue(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
 
     async def child_changed(namespace: str | None, labels: Mapping[str, str], **_: object) -> None:
         controller.enqueue(Key(namespace or "", labels[INSTANCE_LABEL]))

@@ -96,10 +96,20 @@ class Elector:
         leading, self._renewed_at = self.is_leading(), None
         if not leading or self._sighting is None:
             return
+        record = self._sighting.record
         try:
-            await self._leases.put_lease(self._render(released(self._sighting.record, self._wall())))
+            try:
+                await self._give_back(record)
+            except ConflictError:
+                # A renewal that was cancelled may still have been sent: its answer was not waited for.
+                live = await self._leases.get_lease()
+                if live is not None and (record := LeaseRecord.parse(live)).holder == self._config.identity:
+                    await self._give_back(record)
         except ApiError as error:
             logger.warning("Lease not given back: %s", error, extra={"action": "lease"})
+
+    async def _give_back(self, record: LeaseRecord) -> None:
+        await self._leases.put_lease(self._render(released(record, self._wall())))
 
     async def _attempt(self) -> bool:
         """Try once to get or renew the Lease."""

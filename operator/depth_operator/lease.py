@@ -1,8 +1,8 @@
 """Leader election by a Lease: the rules, without I/O and without a clock of their own.
 
 The rules are client-go's. Clocks of different machines are never compared: a candidate takes a Lease over when *it* has
-not seen it change for the Lease's duration, by its own monotonic clock. A leader counts its lead from before it sent its
-last successful renewal, so it stops before anybody else can start.
+not seen it change for the Lease's duration, by its own monotonic clock. A leader counts its lead from before it sent
+its last successful renewal, so it stops before anybody else can start.
 """
 
 from __future__ import annotations

@@ -52,7 +52,11 @@ class Cluster(Protocol):
         ...
 
     async def apply_status(self, service: Manifest, status: Manifest) -> None:
-        """Make ``status`` the whole status of the given DepthService, if it still is the same object."""
+        """Make ``status`` the whole status of the given DepthService.
+
+        Raises:
+            ConflictError: it changed, or was replaced, since it was read.
+        """
         ...
 
     async def create_event(self, service: Manifest, *, event_type: str, reason: str, action: str, message: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from depth_operator.api.v1alpha1 import Autoscaling, DepthService, MetricType
@@ -21,7 +21,7 @@ from depth_operator.observe import Action, ChildOutcome, Observed, Pod, deployme
 from depth_operator.render import render_autoscaler, render_deployment, render_service
 from depth_operator.render.deployment import template_hash
 from depth_operator.replicas import step_before_omitting
-from depth_operator.scaling.policy import decide
+from depth_operator.scaling.policy import DEFAULT_PARAMETERS, decide
 from depth_operator.scaling.types import Decision, Memory, Observation, Signals, Targets
 from depth_operator.status import (
     Inputs,
@@ -36,6 +36,7 @@ from depth_operator.status import (
 if TYPE_CHECKING:
     from depth_operator.api.naming import Key
     from depth_operator.ports import Cluster, MetricsSource, MonotonicClock, WallClock
+    from depth_operator.scaling.parameters import PolicyParameters
 
 DEPLOYMENT: Final = "Deployment"
 SERVICE: Final = "Service"
@@ -56,6 +57,7 @@ class Config:
     server_image: str
     scaling_interval_seconds: float
     signals_refresh_seconds: float
+    policy: PolicyParameters = DEFAULT_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Result:
     Attributes:
         retry: Something is not as it should be: come back with back-off.
         retry_after_seconds: The API server's wish for the time of the retry.
-        requeue_after_seconds: Nothing is wrong, but come back then; None waits for an event or the resync.
+        requeue_after_seconds: Come back then if there is nothing to retry; None waits for an event or the resync.
     """
 
     retry: bool = False
@@ -75,9 +77,13 @@ class Result:
 
 @dataclass(slots=True)
 class _Recollection:
-    """What is kept about one DepthService between two reconciles; losing it costs nothing but smoothness."""
+    """What is kept about one DepthService between two reconciles; losing it costs nothing but smoothness.
 
-    memory: Memory
+    It belongs to one object: a successor of the same name has another load, and starts with nothing.
+    """
+
+    uid: str
+    memory: Memory = field(default_factory=Memory.initial)
     status_written_at: float | None = None
 
 
@@ -133,7 +139,7 @@ class Reconciler:
         observed, outcomes, rendered = await self._converge(service, live, full=full)
         decision = None
         if autoscaling is not None and signals is not None:
-            decision = self._decide(service.key, autoscaling, observed, signals, previous, template_hash(rendered))
+            decision = self._decide(service, autoscaling, observed, signals, previous, template_hash(rendered))
         inputs = Inputs(service, observed, outcomes, decision, template_hash(rendered), previous, self._wall())
         await self._publish(service.key, manifest, previous, compute_status(inputs))
         return _result(outcomes, self._config.scaling_interval_seconds if decision is not None else None)
@@ -149,7 +155,7 @@ class Reconciler:
 
     def _decide(
         self,
-        key: Key,
+        service: DepthService,
         autoscaling: Autoscaling,
         observed: Observed,
         signals: Signals,
@@ -169,13 +175,20 @@ class Reconciler:
             current_replicas=deployment_replicas(observed.deployment),
             ready_replicas=ready,
             pending_replicas=len(observed.present_pods) - ready,
+            terminating_replicas=sum(pod.terminating and not pod.finished for pod in observed.pods),
             rollout_in_progress=not is_rolled_out(observed.pods, current_template),
             published_replicas=published_replicas(previous),
         )
-        recollection = self._recollections.setdefault(key, _Recollection(Memory.initial()))
-        decision = decide(targets, observation, signals, recollection.memory, self._monotonic())
+        recollection = self._recollect(service.key, service.uid)
+        decision = decide(targets, observation, signals, recollection.memory, self._monotonic(), self._config.policy)
         recollection.memory = decision.memory
         return decision
+
+    def _recollect(self, key: Key, uid: str) -> _Recollection:
+        recollection = self._recollections.get(key)
+        if recollection is None or recollection.uid != uid:
+            recollection = self._recollections[key] = _Recollection(uid)
+        return recollection
 
     async def _converge(
         self, service: DepthService, live: Observed, *, full: bool
@@ -210,13 +223,16 @@ class Reconciler:
             rendered = render_deployment(service, server_image=image, replicas=service.spec.fixed_replicas)
             return *(await self._children.apply(rendered, live, service, full=full)), rendered
         autoscaling = service.spec.autoscaling
-        initial_replicas = autoscaling.min_replicas if autoscaling is not None else 1
+        min_replicas = autoscaling.min_replicas if autoscaling is not None else 0
+        initial_replicas = max(1, min_replicas)
         initial = render_deployment(service, server_image=image, replicas=initial_replicas)
         rendered = render_deployment(service, server_image=image, replicas=None)
         for _ in range(MAX_DEPLOYMENT_STEPS):
             if live is not None and not is_controlled_by(live, service.uid):
                 break
-            step = step_before_omitting(live, initial=initial, initial_replicas=initial_replicas)
+            step = step_before_omitting(
+                live, initial=initial, initial_replicas=initial_replicas, min_replicas=min_replicas
+            )
             if step is None:
                 break
             live, outcome = await self._children.apply_step(step, live, service)
@@ -229,7 +245,7 @@ class Reconciler:
         if status == previous:
             return
         now = self._monotonic()
-        recollection = self._recollections.setdefault(key, _Recollection(Memory.initial()))
+        recollection = self._recollect(key, manifest["metadata"]["uid"])
         only_readings = without_readings(status) == without_readings(previous)
         written_at = recollection.status_written_at
         if only_readings and written_at is not None and now - written_at < self._config.signals_refresh_seconds:

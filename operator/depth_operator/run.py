@@ -30,10 +30,13 @@ from depth_operator.errors import ApiError
 from depth_operator.handlers import register
 from depth_operator.leader import AlwaysLeading, Elector, LeaseConfig
 from depth_operator.reconciler import Config, Reconciler
+from depth_operator.scaling.parameters import PolicyParameters
 from depth_operator.telemetry import ReconcileMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    import kubernetes.client
 
     from depth_operator.settings import Settings
 
@@ -58,19 +61,32 @@ def wall_microseconds() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def configuration() -> kubernetes.client.Configuration:
+    """How to reach the API server, by the environment as it is now."""
+    return load_configuration(os.environ.get("KUBECONFIG"))
+
+
 def connection() -> kopf.ConnectionInfo:
     """How kopf reaches the API server: as the operator itself does."""
-    configuration = load_configuration(os.environ.get("KUBECONFIG"))
-    scheme, _, token = (configuration.get_api_key_with_prefix("authorization") or "").rpartition(" ")
+    loaded = configuration()
+    authorization = loaded.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+    scheme, _, token = authorization.rpartition(" ")
     return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=not configuration.verify_ssl,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
+        server=loaded.host,
+        ca_path=loaded.ssl_ca_cert,
+        insecure=not loaded.verify_ssl,
+        certificate_path=loaded.cert_file,
+        private_key_path=loaded.key_file,
         scheme=scheme or None,
         token=token or None,
     )
+
+
+async def _cancelled(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class Operator:
@@ -80,13 +96,13 @@ class Operator:
         self._settings = settings
         identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
         self._api = KubernetesApi(
-            load_configuration(os.environ.get("KUBECONFIG")),
+            configuration,
             timeout_seconds=settings.api_timeout_seconds,
             concurrency=settings.api_concurrency,
         )
         # The Lease has connections and threads of its own: many slow requests must not keep it from being renewed.
         self._lease_api = KubernetesApi(
-            load_configuration(os.environ.get("KUBECONFIG")),
+            configuration,
             timeout_seconds=settings.api_timeout_seconds,
             concurrency=1,
         )
@@ -106,11 +122,11 @@ class Operator:
     async def run(self) -> int:
         """Wait for the lead, serve until told to stop, and return the exit code."""
         settings = self._settings
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        self._handle_signals()
         async with serve(
             self._metrics.registry,
             lambda: self._controller.is_alive,
+            self._not_ready_because,
             host=settings.host,
             health_port=settings.health_port,
             metrics_port=settings.metrics_port,
@@ -119,6 +135,11 @@ class Operator:
                 return await self._lead()
             finally:
                 await self._close()
+
+    def _not_ready_because(self) -> str | None:
+        """Whether the API server answers, by the Lease's requests every few seconds, whoever leads."""
+        api = self._lease_api if self._elector is not None else self._api
+        return None if api.trouble is None else f"the API server: {api.trouble}"
 
     async def _lead(self) -> int:
         lease: asyncio.Task[None] | None = None
@@ -134,9 +155,9 @@ class Operator:
         self._metrics.leader.set(0)
         deposed = lease is not None and lease.done()
         code = await self._end(serving, kopf_stop)
+        # Nothing may renew the Lease any more once it is given back.
         for task in (lease, stopped):
-            if task is not None:
-                task.cancel()
+            await _cancelled(task)
         if self._elector is not None and not deposed:
             await self._elector.release()
         return EXIT_FAILED if deposed else code
@@ -151,7 +172,8 @@ class Operator:
         registry = kopf.OperatorRegistry()
         register(registry, self._controller, connection)
         namespace = self._settings.watch_namespace
-        await kopf.operator(
+        existing = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=kopf.OperatorSettings(),
             standalone=True,
@@ -159,6 +181,13 @@ class Operator:
             namespaces=[namespace] if namespace else [],
             stop_flag=stop,
         )
+        self._handle_signals()
+        await kopf.run_tasks(tasks, ignored=existing)
+
+    def _handle_signals(self) -> None:
+        """Take SIGINT and SIGTERM; kopf takes them too when it starts, and then does not see its own stop flag."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _is_kind_served(self) -> bool:
         """A CustomResourceDefinition that comes later would not be noticed by kopf, so it is waited for."""
@@ -171,10 +200,8 @@ class Operator:
         return False
 
     async def _end(self, serving: asyncio.Task[None], kopf_stop: asyncio.Event) -> int:
-        """Wait for kopf and the controller to end, within a bounded time.
-
-        While it runs, kopf handles SIGINT and SIGTERM itself, so a normal end needs no other sign.
-        """
+        """Let kopf and the controller end, within a bounded time; an end that nobody asked for is a failure."""
+        unasked = serving.done()
         kopf_stop.set()
         done, _ = await asyncio.wait([serving], timeout=STOP_TIMEOUT_SECONDS)
         if not done:
@@ -183,6 +210,9 @@ class Operator:
         error = serving.exception() if not serving.cancelled() else None
         if error is not None:
             logger.error("kopf failed: %s", error, exc_info=error)
+            return EXIT_FAILED
+        if unasked:
+            logger.error("kopf ended by itself")
             return EXIT_FAILED
         logger.info("stopped", extra={"action": "stop"})
         return EXIT_STOPPED
@@ -224,6 +254,7 @@ class Operator:
             settings.prometheus_address,
             window_seconds=settings.metrics_window_seconds,
             timeout_seconds=settings.prometheus_timeout_seconds,
+            stale_after_seconds=settings.metrics_stale_after_seconds,
         )
 
     def _make_controller(self) -> Controller:
@@ -235,6 +266,10 @@ class Operator:
                 server_image=settings.server_image,
                 scaling_interval_seconds=settings.scaling_interval_seconds,
                 signals_refresh_seconds=settings.signals_refresh_seconds,
+                policy=PolicyParameters(
+                    stabilization_window_seconds=settings.stabilization_window_seconds,
+                    stale_after_seconds=settings.metrics_stale_after_seconds,
+                ),
             ),
             monotonic=time.monotonic,
             wall=wall_seconds,

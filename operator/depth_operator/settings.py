@@ -76,10 +76,14 @@ class Settings(BaseSettings):
     """Base URL of Prometheus; empty makes autoscaling report MetricsMissing and hold the replicas."""
     prometheus_timeout_seconds: Seconds = 3.0
     """Time limit of one query."""
-    metrics_window_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
-    """Window of the rates and quantiles that are read from Prometheus."""
+    metrics_window_seconds: Annotated[int, Field(ge=5, le=3600)] = 60
+    """Window of the rates and quantiles that are read from Prometheus; at least four scrapes of the pods."""
+    metrics_stale_after_seconds: Seconds = 45.0
+    """Age from which on a sample says nothing about the present; three scrapes of the pods."""
     scaling_interval_seconds: Seconds = 5.0
     """Time between two scaling decisions of one DepthService."""
+    stabilization_window_seconds: Seconds = 300.0
+    """Fewer replicas are asked for only when fewer were enough for this long."""
     signals_refresh_seconds: Seconds = 30.0
     """Measured values alone rewrite the status at most this often."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from depth_operator.api.conditions import Condition, ConditionType, Reason, set_condition
 from depth_operator.api.naming import label_selector, selector_labels
+from depth_operator.api.v1alpha1 import MetricType
 from depth_operator.diagnosis import Finding, diagnose, quote
 from depth_operator.observe import Action, ChildOutcome, Observed, Pod, deployment_replicas, status_conditions
 from depth_operator.scaling.types import DataQuality, Decision
@@ -137,17 +138,26 @@ def _required_replicas(inputs: Inputs) -> int:
 
 
 def _desired_replicas(inputs: Inputs) -> int:
+    """What is wanted of the Deployment in all: beside a CPU target the operator's decision is one of two answers."""
     autoscaling = inputs.service.spec.autoscaling
     if autoscaling is None:
         return inputs.service.spec.fixed_replicas
-    return _autoscaled_replicas(inputs)
+    decided = _autoscaled_replicas(inputs)
+    if autoscaling.metric(MetricType.CPU_UTILIZATION) is None:
+        return decided
+    return max(decided, _autoscalers_answer(inputs.observed) or 0)
 
 
 def _autoscaled_replicas(inputs: Inputs) -> int:
+    """The decision that is published; without the operator's law that of the HorizontalPodAutoscaler."""
     if inputs.decision is not None:
         return inputs.decision.desired_replicas
-    desired = ((inputs.observed.autoscaler or {}).get("status") or {}).get("desiredReplicas")
-    return int(desired) if desired else deployment_replicas(inputs.observed.deployment)
+    return _autoscalers_answer(inputs.observed) or deployment_replicas(inputs.observed.deployment)
+
+
+def _autoscalers_answer(observed: Observed) -> int | None:
+    desired = ((observed.autoscaler or {}).get("status") or {}).get("desiredReplicas")
+    return int(desired) if desired else None
 
 
 def _child_trouble(outcomes: Iterable[ChildOutcome]) -> Finding | None:
@@ -184,6 +194,11 @@ def _shortfall(inputs: Inputs) -> Finding | None:
     if stale:
         noun = "pod" if stale == 1 else "pods"
         return Finding(Reason.ROLLING_OUT, f"{stale} {noun} of the former configuration still to be replaced")
+    declared = deployment_replicas(inputs.observed.deployment)
+    if inputs.observed.deployment is not None and declared < required:
+        # Only after a write that failed: no pod comes before the Deployment asks for it.
+        message = f"the Deployment has spec.replicas {declared}; raising it to {required} failed and is tried again"
+        return Finding(Reason.CREATING, f"{ready} of {required} replicas ready: {message}")
     return Finding(Reason.CREATING, f"{ready} of {required} replicas ready: pods are being created")
 
 

@@ -39,7 +39,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 @pytest.fixture(scope="session")
 def installed(commands: Commands) -> Commands:
-    """The same with the operator installed and random ViT-S weights in the volume."""
+    """The same with the operator installed and the demo weights in the volume."""
     path.install_operator(commands, CHART, CHART / "ci/local-values.yaml")
     path.make_weights(commands, ROOT / "examples/weights.yaml")
     return commands

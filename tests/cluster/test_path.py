@@ -53,13 +53,13 @@ def test_from_manifest_to_depth_map_to_replicas_and_back_to_nothing(
     assert np.isfinite(depth).all()
     assert depth.std() > 0, "a flat picture is no depth map"
     assert answer["kind"] == "relative_inverse"
-    assert answer["model"] == "depth_anything_vits14"
+    assert answer["model"] == "depth_anything_v2_vitt14"
 
-    with Load(f"{url}/predict", photograph, clients=4, max_requests=4000) as load:
+    with Load(f"{url}/predict", photograph, clients=4, max_seconds=path.SCALE_TIMEOUT_SECONDS) as load:
         risen = path.wait_replicas(commands, NAME, lambda now: now.ready >= 2, what="replicas rising", say=said)
     assert risen.specified >= 2
-    assert load.result.answers[200] > 0
-    assert not [status for status in load.result.answers if status not in {200, 429}], load.result.answers
+    assert load.answers[200] > 0
+    assert not [status for status in load.answers if status not in {200, 429}], load.answers
 
     path.wait_replicas(commands, NAME, lambda now: now.specified == 1, what="replicas falling", say=said)
 
@@ -67,10 +67,10 @@ def test_from_manifest_to_depth_map_to_replicas_and_back_to_nothing(
     assert before is not None
     changed = depth_service(NAME)
     changed["spec"]["runtime"]["inputSize"] = 140
-    with Load(f"{url}/predict", photograph, clients=1, max_requests=4000) as load:
+    with Load(f"{url}/predict", photograph, clients=1, max_seconds=path.SCALE_TIMEOUT_SECONDS) as load:
         apply(commands, changed, tmp_path)
         path.wait_ready(commands, NAME, said)
-    assert set(load.result.answers) == {200}, "a rollout lost requests"
+    assert set(load.answers) == {200}, "a rollout lost requests"
     after = commands.get("deployment", NAME)
     assert after is not None
     assert after["metadata"]["uid"] == before["metadata"]["uid"], "a change must not replace the Deployment"
@@ -95,7 +95,7 @@ def test_the_table_reads_like_a_product(installed: Commands, tmp_path: Path) -> 
     header, row = installed.kubectl("get", "dsvc", "table").splitlines()
     assert header.split() == ["NAME", "READY", "REASON", "REPLICAS", "DESIRED", "MODEL", "URL", "AGE"]
     assert row.split()[:2] == ["table", "True"]
-    assert "depth_anything_vits14" in row
+    assert "depth_anything_v2_vitt14" in row
     assert "http://table.default.svc" in row
     installed.kubectl("delete", "depthservice", "table")
 
@@ -104,7 +104,7 @@ def test_the_table_reads_like_a_product(installed: Commands, tmp_path: Path) -> 
     ("name", "change", "reason", "hint"),
     [
         ("no-weights", {"path": "absent.safetensors"}, "WeightsNotFound", "absent.safetensors"),
-        ("wrong-variant", {"variant": "ViTB14"}, "ModelMismatch", "ViTS14"),
+        ("wrong-variant", {"variant": "ViTB14"}, "ModelMismatch", "ViTT14"),
     ],
 )
 def test_weights_that_do_not_fit_are_told_in_the_table(

@@ -47,7 +47,7 @@ def test_without_prometheus_replicas_hold_and_a_condition_says_so(
         timeout_seconds=90,
         explain=lambda: commands.kubectl("get", "depthservice", NAME, "--output=yaml"),
     )
-    with Load(f"{url}/predict", photograph, clients=4, max_requests=4000):
+    with Load(f"{url}/predict", photograph, clients=4, max_seconds=path.SCALE_TIMEOUT_SECONDS):
         path.wait_replicas(commands, NAME, lambda now: now.ready >= 2, what="replicas rising", say=said)
         commands.kubectl("scale", "deployment/prometheus", "--namespace=monitoring", "--replicas=0")
         wait_until(

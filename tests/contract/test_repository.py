@@ -72,3 +72,15 @@ def test_links_between_documents_lead_somewhere() -> None:
         if "://" not in target and not (document.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_no_document_was_left_with_a_placeholder() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md")]
+    assert [str(path) for path in documents if re.search(r"@[A-Z_]{3,}@", path.read_text())] == []
+
+
+def test_the_readme_waits_for_the_service_that_it_applies() -> None:
+    readme = (ROOT / "README.md").read_text()
+    applied = re.findall(r"kubectl apply -f (examples/depthservice\S+)", readme)
+    names = {re.search(r"^  name: (\S+)", (ROOT / file).read_text(), re.MULTILINE)[1] for file in applied}  # type: ignore[index]  # every example has a name
+    assert set(re.findall(r"kubectl wait \S+ dsvc/(\S+)", readme)) == names

@@ -111,7 +111,7 @@ async def test_numbers_then_coverage_then_staleness(scraped: Scraped) -> None:
     signals = await wait_for(scraped.signals, lambda seen: isinstance(seen.queue_depth, Missing))
     assert isinstance(signals.offered_rate, Missing), "rates outlive their pods by a window and are not believed"
     assert "no current samples of vision/depth" in signals.offered_rate.message
-    decision = decide(Targets(1, 8), Observation(2, 2, 0, False, 2), signals, Memory.initial(), 0.0)
+    decision = decide(Targets(1, 8), Observation(2, 2, 0, 0, False, 2), signals, Memory.initial(), 0.0)
     assert (decision.desired_replicas, decision.data_quality) == (2, DataQuality.MISSING)
 
 

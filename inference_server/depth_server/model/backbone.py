@@ -93,6 +93,9 @@ class DinoV2Backbone(nn.Module):
         self.layers = tuple(layers)
         vit: Any = timm.create_model(
             spec.timm_name,
+            embed_dim=spec.embed_dim,
+            depth=spec.depth,
+            num_heads=spec.num_heads,
             img_size=POS_EMBED_GRID * PATCH_SIZE,
             num_classes=0,
             dynamic_img_size=True,

@@ -10,7 +10,7 @@ Files of the first two generations carry the same keys with the same shapes, so 
 it is declared by the user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -33,6 +33,8 @@ class ModelFamily(StrEnum):
 class ModelVariant(StrEnum):
     """Size of the DINOv2 backbone; the patch is 14 pixels in each."""
 
+    VITT14 = "ViTT14"
+    """Of this project, not published upstream: for demonstrations with the weights that come with the package."""
     VITS14 = "ViTS14"
     VITB14 = "ViTB14"
     VITL14 = "ViTL14"
@@ -85,13 +87,13 @@ class VariantSpec:
     """Dimensions of one variant.
 
     Attributes:
-        timm_name: Name of the backbone in timm's registry.
+        timm_name: Backbone in timm's registry that has the structure; the dimensions here override its own.
         embed_dim: Width of a token.
         depth: Number of transformer blocks.
         num_heads: Attention heads per block.
         features: Channels inside the DPT fusion stages.
         out_channels: Channels of the four reassembled feature maps, finest first.
-        letter: The variant in model names (`s`, `b`, `l`).
+        letter: The variant in model names (`t`, `s`, `b`, `l`).
     """
 
     timm_name: str
@@ -125,7 +127,7 @@ class FamilySpec:
     """What distinguishes a family, apart from the dimensions of its backbone.
 
     Attributes:
-        names: Name of the model by variant, in responses, metrics and status; its keys are the published variants.
+        names: Name of the model by variant, in responses, metrics and status; its keys are the variants that there are.
         layers: By variant, indices (from 0) of the blocks whose normalised outputs feed the head.
         layout: Keys of the official file.
         activation: Last step of the head.
@@ -187,6 +189,15 @@ class ModelSpec:
 
 VARIANTS: Final[Mapping[ModelVariant, VariantSpec]] = MappingProxyType(
     {
+        ModelVariant.VITT14: VariantSpec(
+            timm_name="vit_small_patch14_dinov2",
+            embed_dim=192,
+            depth=12,
+            num_heads=3,
+            features=48,
+            out_channels=(24, 48, 96, 128),
+            letter="t",
+        ),
         ModelVariant.VITS14: VariantSpec(
             timm_name="vit_small_patch14_dinov2",
             embed_dim=384,
@@ -218,6 +229,9 @@ VARIANTS: Final[Mapping[ModelVariant, VariantSpec]] = MappingProxyType(
 )
 """Dimensions by variant."""
 
+_OFFICIAL: Final = (ModelVariant.VITS14, ModelVariant.VITB14, ModelVariant.VITL14)
+"""Variants that upstream published."""
+
 _LAST_LAYERS: Final = {
     ModelVariant.VITS14: (8, 9, 10, 11),
     ModelVariant.VITB14: (8, 9, 10, 11),
@@ -226,6 +240,7 @@ _LAST_LAYERS: Final = {
 """Upstream calls the first family's choice unintended (V1 issue 81)."""
 
 _SPREAD_LAYERS: Final = {
+    ModelVariant.VITT14: (2, 5, 8, 11),
     ModelVariant.VITS14: (2, 5, 8, 11),
     ModelVariant.VITB14: (2, 5, 8, 11),
     ModelVariant.VITL14: (4, 11, 17, 23),
@@ -243,19 +258,20 @@ _V3_LAYOUT: Final = CheckpointLayout(
     has_sky_head=True,
 )
 
-_APACHE: Final = dict.fromkeys(ModelVariant, "Apache-2.0")
+_APACHE: Final = dict.fromkeys(_OFFICIAL, "Apache-2.0")
 
 _V2_LICENSES: Final = {
+    ModelVariant.VITT14: "Apache-2.0",
     ModelVariant.VITS14: "Apache-2.0",
     ModelVariant.VITB14: "CC-BY-NC-4.0",
     ModelVariant.VITL14: "CC-BY-NC-4.0",
 }
 """By V2's README. It says so of the relative models; cards of the metric ones carry no tag (V2 issue 245 is
-unanswered), and each is fine-tuned from the relative encoder of its size."""
+unanswered), and each is fine-tuned from the relative encoder of its size. ViTT14 is this project's own."""
 
 
-def _names(prefix: str) -> dict[ModelVariant, str]:
-    return {variant: f"{prefix}_vit{spec.letter}14" for variant, spec in VARIANTS.items()}
+def _names(prefix: str, variants: Iterable[ModelVariant] = _OFFICIAL) -> dict[ModelVariant, str]:
+    return {variant: f"{prefix}_vit{VARIANTS[variant].letter}14" for variant in variants}
 
 
 def _v2_metric(training_set: str, max_depth: float) -> FamilySpec:
@@ -301,7 +317,7 @@ FAMILIES: Final[Mapping[ModelFamily, FamilySpec]] = MappingProxyType(
             licenses=_APACHE,  # the maintainer in V1 issue 15; the repository's LICENSE
         ),
         ModelFamily.DEPTH_ANYTHING_V2: FamilySpec(
-            names=_names("depth_anything_v2"),
+            names=_names("depth_anything_v2", ModelVariant),
             layers=_SPREAD_LAYERS,
             layout=_FLAT_LAYOUT,
             activation=OutputActivation.RELU,
@@ -323,12 +339,12 @@ def model_spec(family: ModelFamily, variant: ModelVariant) -> ModelSpec:
     """Combine a family and a variant into the description of one model.
 
     Raises:
-        StartupError: `InvalidSettings`: nothing of this size was published in this family.
+        StartupError: `InvalidSettings`: the family has no such variant.
     """
     traits = FAMILIES[family]
     if variant not in traits.names:
-        published = ", ".join(traits.names)
-        message = f"{family} was not published as {variant}; set DEPTH_SERVER_MODEL_VARIANT to {published}"
+        known = ", ".join(traits.names)
+        message = f"{family} has no variant {variant}; set DEPTH_SERVER_MODEL_VARIANT to {known}"
         raise StartupError(StartupReason.INVALID_SETTINGS, message)
     return ModelSpec(
         family=family,

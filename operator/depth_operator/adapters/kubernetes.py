@@ -28,7 +28,7 @@ from depth_operator.api.naming import (
     label_selector,
     selector_labels,
 )
-from depth_operator.errors import ApiError, ConflictError, NotFoundError, NotLeadingError, api_error
+from depth_operator.errors import ApiError, NotFoundError, NotLeadingError, api_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,8 @@ MAX_EVENT_MESSAGE_LENGTH: Final = 1024
 
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
 _JSON: Final = "application/json"
+_SHOWN_BYTES: Final = 200
+"""How much of an answer that is no object of the API is repeated in a message."""
 
 
 def load_configuration(kubeconfig: str | None) -> kubernetes.client.Configuration:
@@ -79,11 +81,22 @@ class KubernetesApi:
     """JSON over HTTP with the client's authentication, in a bounded pool of threads."""
 
     def __init__(
-        self, configuration: kubernetes.client.Configuration, *, timeout_seconds: float, concurrency: int
+        self, load: Callable[[], kubernetes.client.Configuration], *, timeout_seconds: float, concurrency: int
     ) -> None:
+        """Connect lazily.
+
+        Args:
+            load: How to reach the API server; called again when the credentials are refused.
+            timeout_seconds: Time limit of one request.
+            concurrency: Requests at the same time; further ones wait.
+        """
+        self._load = load
+        configuration = load()
         configuration.connection_pool_maxsize = concurrency
         self._client = kubernetes.client.ApiClient(configuration)
         self._timeout_seconds = timeout_seconds
+        self.trouble: str | None = "no request has been answered yet"
+        """Why the API server cannot be worked with, None if it answered the last request; read from any thread."""
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="kubernetes-api")
 
     async def request(
@@ -147,11 +160,28 @@ class KubernetesApi:
                 retries=False,
             )
         except urllib3.exceptions.HTTPError as error:
+            self.trouble = f"{operation}: no answer"
             raise api_error(operation, 0, "Unreachable", f"{self._client.configuration.host}: {error}") from error
+        failed = response.status == 401 or response.status >= 500
+        self.trouble = f"{operation}: {response.status}" if failed else None
+        if response.status == 401:
+            self._client.configuration.api_key = self._load().api_key
         if response.status >= 400:
             raise _error_of(operation, response)
-        parsed: dict[str, Any] = json.loads(response.data)
-        return parsed
+        return _object_of(operation, response)
+
+
+def _object_of(operation: str, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    """The object in an answer; a proxy on the way may answer 200 with a page of its own."""
+    try:
+        parsed = json.loads(response.data)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        shown = response.data[:_SHOWN_BYTES].decode(errors="replace")
+        message = f"answered {response.status} with something that is not a JSON object: {shown!r}"
+        raise api_error(operation, 0, "InvalidAnswer", message)
+    return parsed
 
 
 def _error_of(operation: str, response: urllib3.BaseHTTPResponse) -> ApiError:
@@ -163,11 +193,14 @@ def _error_of(operation: str, response: urllib3.BaseHTTPResponse) -> ApiError:
     if not isinstance(status, dict):
         status = {}
     retry_after = response.headers.get("Retry-After", "")
+    causes = (status.get("details") or {}).get("causes") or []
+    # An apply that names the uid of a predecessor is refused as an attempt to change it, not as a conflict.
+    replaced = response.status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes)
     return api_error(
         operation,
-        response.status,
+        409 if replaced else response.status,
         str(status.get("reason") or ""),
-        str(status.get("message") or response.data[:200].decode(errors="replace")),
+        str(status.get("message") or response.data[:_SHOWN_BYTES].decode(errors="replace")),
         float(retry_after) if retry_after.isdigit() else None,
     )
 
@@ -238,12 +271,15 @@ class KubernetesCluster:
             return
 
     async def apply_status(self, service: Manifest, status: Manifest) -> None:
-        """Make ``status`` the whole status of the given DepthService, if it still is the same object."""
+        """Make ``status`` the whole status of the given DepthService, if it did not change since it was read.
+
+        The resource version is what protects a successor of the same name: the status subresource ignores the uid.
+        """
         metadata = service["metadata"]
         manifest = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "resourceVersion")},
             "status": status,
         }
         path = _path(KIND, metadata["namespace"], metadata["name"], "status")
@@ -341,6 +377,3 @@ class KubernetesLeases:
             path = _path("Lease", self._namespace, self._name)
             return await self._api.request(operation, "PUT", path, query=query, body=lease)
         return await self._api.request(operation, "POST", _path("Lease", self._namespace), query=query, body=lease)
-
-
-__all__ = ["ConflictError", "KubernetesApi", "KubernetesCluster", "KubernetesLeases", "load_configuration"]

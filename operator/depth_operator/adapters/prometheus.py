@@ -131,8 +131,8 @@ class PrometheusMetrics:
         if isinstance(answer, _Fault):
             return Signals.unavailable(
                 answer.reason,
-                f"Prometheus at {self._address} {answer.message}; check that it runs and that the operator's"
-                " Prometheus address is right.",
+                f"Prometheus at {self._address} {answer.message}; check that it runs and that"
+                " DEPTH_OPERATOR_PROMETHEUS_ADDRESS (chart value prometheus.address) is right.",
             )
         return read_signals(answer.values, answer.warning, scope, self._address)
 

@@ -27,6 +27,7 @@ class Family(StrEnum):
 class Variant(StrEnum):
     """Size of the backbone."""
 
+    VIT_T14 = "ViTT14"
     VIT_S14 = "ViTS14"
     VIT_B14 = "ViTB14"
     VIT_L14 = "ViTL14"

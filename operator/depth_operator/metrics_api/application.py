@@ -78,6 +78,9 @@ class MetricsApi:
         """Whom to believe; None until the ConfigMap has been read."""
         self.context: ssl.SSLContext | None = None
         """The TLS context of new connections."""
+        self.trusted_contexts: frozenset[ssl.SSLContext] = frozenset()
+        """Those that verify clients against the present front-proxy CA: the one above, and older ones that differ from
+        it in the serving certificate only."""
         self.draining = False
 
     def application(self) -> web.Application:
@@ -118,7 +121,7 @@ class MetricsApi:
             response = _status(error.code, str(error))
         except web.HTTPException as error:
             response = _status(error.status, f"{request.method} {request.path}: {error.reason}")
-        if request.transport is None or request.transport.get_extra_info("sslcontext") is not self.context:
+        if _context(request) is not self.context:
             response.force_close()
         return response
 
@@ -150,6 +153,11 @@ class MetricsApi:
         if self.front_proxy is None:
             raise RequestError(503, "the front-proxy configuration has not been read yet; try again")
         transport = request.transport
+        if transport is not None and _context(request) not in self.trusted_contexts:
+            # A CA that is no longer trusted vouched for this client. Closed without an answer, as an idle connection
+            # may be at any time, a client asks again on a new one: RFC 9112, section 9.3.1.
+            transport.close()
+            raise RequestError(401, "the front-proxy CA has changed; connect again")
         tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
         try:
             user = identify(None if tls is None else tls.getpeercert(), request.headers, self.front_proxy)
@@ -173,6 +181,11 @@ def _serves(document: documents.Document) -> Callable[[web.Request], Awaitable[w
         return web.json_response(document)
 
     return handler
+
+
+def _context(request: web.Request) -> ssl.SSLContext | None:
+    """The TLS context that a request's connection began with."""
+    return None if request.transport is None else request.transport.get_extra_info("sslcontext")
 
 
 def _status(code: int, message: str) -> web.Response:

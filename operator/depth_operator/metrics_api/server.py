@@ -2,7 +2,7 @@
 
 The listening socket outlives the TLS contexts: when the certificate or the front-proxy CA changes, a new context takes
 over accepting from the same socket, so no connection is lost; connections of the old context are closed after their
-next answer.
+next answer, or instead of it if they were verified by a CA that has gone.
 """
 
 from __future__ import annotations
@@ -71,12 +71,18 @@ class Listener:
         port: int = self._socket.getsockname()[1]
         return port
 
-    async def use(self, context: ssl.SSLContext) -> None:
-        """Accept connections with this context from now on."""
+    async def use(self, context: ssl.SSLContext, *, same_client_ca: bool) -> None:
+        """Accept connections with this context from now on.
+
+        Args:
+            context: The context.
+            same_client_ca: Whether it trusts the same front-proxy CA as the one before.
+        """
         if self._site is None:
             await self._runner.setup()
         previous, self._site = self._site, web.SockSite(self._runner, self._socket.dup(), ssl_context=context)
-        self._api.context = context
+        former = self._api.trusted_contexts if same_client_ca else frozenset()
+        self._api.context, self._api.trusted_contexts = context, former | {context}
         await self._site.start()
         if previous is not None:
             await previous.stop()
@@ -134,7 +140,8 @@ class Reloader:
         client_ca = "" if front_proxy is None else front_proxy.client_ca
         material = await asyncio.to_thread(read_material, self._cert_file, self._key_file, client_ca)
         if material != self._material:
-            await self._listener.use(serving_context(material))
+            same_client_ca = self._material is not None and self._material.client_ca == client_ca
+            await self._listener.use(serving_context(material), same_client_ca=same_client_ca)
             self._material = material
             log.info("serving with %s", self._cert_file)
 

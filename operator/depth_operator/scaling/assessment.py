@@ -49,8 +49,8 @@ class Assessment:
         measured: What can be used.
         quality: Only `Good` allows a scale-down.
         message: What is wrong and what to do; empty if nothing is. May be set with `Good`: some pods do not report.
-        unreported_factor: Ready pods per reporting pod, at least 1: what sums over pods must be multiplied by if the
-            silent pods are assumed to be as loaded as the others.
+        unreported_factor: Ready and terminating pods per reporting pod, at least 1: what sums over pods must be
+            multiplied by if the silent pods are assumed to be as loaded as the others.
     """
 
     measured: Measured
@@ -131,6 +131,11 @@ def _message_of(reason: MissingReason, missing: list[Missing]) -> str:
 def _judge_coverage(
     measured: Measured, warning: str, observation: Observation, parameters: PolicyParameters
 ) -> Assessment:
+    """Compare how many pods report with how many could.
+
+    A pod that is being deleted reports until it ends, and the count does not say who reports. So it is expected to
+    report like the ready ones: otherwise it would stand in for a ready pod that is silent.
+    """
     reporting = measured.reporting_pods or 0.0
     ready = observation.ready_replicas
     if ready == 0 or reporting == 0:
@@ -138,9 +143,11 @@ def _judge_coverage(
         if ready:
             message = f"None of {ready} ready pods reports metrics; check that Prometheus scrapes them."
         return Assessment(measured, DataQuality.PARTIAL, message, unreported_factor=1.0)
-    factor = max(1.0, ready / reporting)
-    message = "" if factor == 1.0 else f"{reporting:.0f} of {ready} ready pods report metrics."
-    if reporting / ready < parameters.minimum_coverage:
+    expected = ready + observation.terminating_replicas
+    factor = max(1.0, expected / reporting)
+    which = "ready or terminating pods" if observation.terminating_replicas else "ready pods"
+    message = "" if factor == 1.0 else f"{reporting:.0f} of {expected} {which} report metrics."
+    if reporting / expected < parameters.minimum_coverage:
         message += (
             f" At least {parameters.minimum_coverage * 100:.0f} % are needed; check that Prometheus scrapes every pod."
         )

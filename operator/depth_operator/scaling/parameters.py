@@ -41,7 +41,7 @@ class PolicyParameters:
     """Busy share from which on queueing must be assumed, whatever the measured wait says."""
 
     minimum_coverage: float = 0.5
-    """Share of the ready pods that must report before fewer replicas are believed to be enough."""
+    """Share of the ready and terminating pods that must report before fewer replicas are believed to be enough."""
 
     stale_after_seconds: float = DEFAULT_STALE_AFTER_SECONDS
     """Age from which on a sample says nothing about the present."""

@@ -1,9 +1,9 @@
 """The control law: how many replicas a DepthService should have.
 
-The largest of four terms wins (offered load, queue backlog, latency; utilisation where the load is unknown). More
-replicas are asked for at once. Fewer are asked for only if
+The largest of four terms wins: offered load, utilisation, queue backlog, latency. More replicas are asked for at once.
+Fewer are asked for only if
 
-* the metrics are good: there, fresh, and from at least half of the ready pods,
+* the metrics are good: there, fresh, and from at least half of the pods that are ready or being deleted,
 * no rollout is running, and
 * fewer were enough for a whole stabilisation window that was seen without a longer gap.
 
@@ -218,8 +218,7 @@ def _scale_down(
     seen = 0.0 if memory.observed_since is None else now - memory.observed_since
     if seen < window:
         sentence = (
-            f"kept; {needed} would do, {demand.at_most.sentence}, "
-            f"but only {wording.seconds(seen)} of the {wording.seconds(window)} before a scale-down have been seen"
+            f"kept until fewer are enough for {wording.seconds(window)}; {needed} would do, {demand.at_most.sentence}"
         )
         return _Choice(held, Reason.STABILIZING, LimitedBy.STABILIZATION_WINDOW, sentence)
     lowest = min(held, memory.recommendations[0].replicas)

@@ -95,7 +95,8 @@ def quantile(scope: Scope, share: float, histogram: str) -> str:
 def reporting_pods(scope: Scope) -> str:
     """Pods whose youngest sample is fresh and that have a rate.
 
-    A pod that was just scraped for the first time has no rate yet: it is ready, and its load is unknown.
+    A pod that was just scraped for the first time has no rate yet: it is ready, and its load is unknown. A pod that is
+    being deleted counts for as long as it is scraped.
     """
     age = f"max by (pod) (timestamp({scope.selector(QUEUE_DEPTH)}))"
     fresh = f"(time() - {age} <= {scope.stale_after_seconds:g})"

@@ -73,9 +73,11 @@ def demand_terms(
     terms = []
     if offered is not None and (capacity is not None or offered == 0):
         terms.append(_offered_load(offered, capacity, utilization, parameters))
-    elif measured.busy_rate is not None:
+    if measured.busy_rate is not None:
+        # At most the offered load where that is known, but for requests that outlast the window: those are counted as
+        # offered only when they end, and keep a replica busy until then.
         terms.append(_utilization(measured.busy_rate * factor, measured.utilization, utilization, parameters))
-    elif offered:
+    if not terms and offered:
         terms.append(Term(1, Reason.OFFERED_LOAD, f"{number(offered)} images/s offered, capacity not measured yet"))
     if waiting > 0:
         terms.append(_queue_backlog(waiting, offered or 0.0, capacity, parameters))

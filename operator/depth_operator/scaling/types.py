@@ -17,7 +17,7 @@ class DataQuality(StrEnum):
     """
 
     GOOD = "Good"
-    """Every signal that the law needs is there, fresh, and from all ready pods."""
+    """Every signal that the law needs is there, fresh, and from enough of the pods that serve or end."""
     PARTIAL = "Partial"
     """Some signals or some pods are missing; what is there may raise the replicas."""
     STALE = "Stale"
@@ -64,7 +64,7 @@ class Reason(StrEnum):
     QUEUE_BACKLOG = "QueueBacklog"
     """Images that wait and have to be worked off within a bounded time."""
     UTILIZATION = "Utilization"
-    """Busy time against its target; used when the offered load or the capacity is unknown."""
+    """Busy time against its target; decides where the offered load or the capacity is unknown."""
     LATENCY = "Latency"
     """The 95th percentile is above its target and requests wait for the engine."""
     STABILIZING = "Stabilizing"
@@ -163,6 +163,7 @@ class Observation:
         current_replicas: `spec.replicas` of the Deployment.
         ready_replicas: Pods that are ready.
         pending_replicas: Pods that are starting and have not passed their deadline.
+        terminating_replicas: Pods that are being deleted; they are scraped, and count as reporting, until they end.
         rollout_in_progress: Whether pods of two revisions exist, or a new revision is not yet complete.
         published_replicas: What was last published in `status.autoscaling.desiredReplicas`; None before the first time.
     """
@@ -170,6 +171,7 @@ class Observation:
     current_replicas: int
     ready_replicas: int
     pending_replicas: int
+    terminating_replicas: int
     rollout_in_progress: bool
     published_replicas: int | None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 
 def number(value: float) -> str:
-    """Three significant digits without an exponent: `4.2`, `0.35`, `120`."""
+    """About three significant digits without an exponent: `4.2`, `0.083`, `120`; what is not zero never reads as it."""
     if value >= 100:
         return f"{value:.0f}"
-    text = f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-    return text.rstrip("0").rstrip(".")
+    if 0 < value < 0.001:
+        return "<0.001"
+    decimals = 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def milliseconds(seconds: float) -> str:

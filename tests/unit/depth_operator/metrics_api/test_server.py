@@ -244,6 +244,50 @@ class TestChange:
         await wait_for(old_is_refused, "the end of the old CA")
         assert await read_with_new()
 
+    async def test_a_connection_that_a_former_authority_vouched_for_gets_no_further_answer(
+        self, deployed: Deployment
+    ) -> None:
+        """The client asks again by itself, and then fails at the handshake."""
+        old = deployed.front_proxy_certificate()
+        successor = Authority("front-proxy-2")
+        new = successor.issue(deployed.folder / "new", "front-proxy-client")
+
+        async def read_with_new() -> bool:
+            try:
+                return (await deployed.get(VALUE, certificate=new, headers=AS_HPA))[0] == 200
+            except (ClientError, ssl.SSLError):
+                return False
+
+        async with deployed.client(old) as session:
+            async with session.get(deployed.url(VALUE), headers=AS_HPA) as response:
+                assert response.status == 200
+                await response.read()
+            reviewed = len(deployed.cluster.reviewed)
+            deployed.cluster.config = front_proxy_config(successor)
+            await wait_for(read_with_new, "the new CA")
+            with pytest.raises((ClientError, ssl.SSLError)):
+                await session.get(deployed.url(f"{VALUE}&other"), headers={"X-Remote-User": "another"})
+            assert User("another") not in [user for user, _ in deployed.cluster.reviewed[reviewed:]]
+
+    async def test_a_renewed_serving_certificate_costs_an_open_connection_nothing(self, deployed: Deployment) -> None:
+        renewing = Authority("renewed")
+
+        async def renewed() -> bool:
+            try:
+                return (await deployed.get("/healthz"))[0] == 200
+            except ClientError:
+                return False
+
+        async with deployed.client(deployed.front_proxy_certificate()) as session:
+            async with session.get(deployed.url(VALUE), headers=AS_HPA) as response:
+                await response.read()
+            renewing.issue(deployed.folder / "serving", "metrics", server=True)
+            deployed.serving_ca = renewing
+            await wait_for(renewed, "the renewed certificate")
+            # On a new connection the client, which knows the former authority only, would fail.
+            async with session.get(deployed.url(VALUE), headers=AS_HPA) as response:
+                assert response.status == 200
+
     async def test_a_renewed_serving_certificate_is_served(self, deployed: Deployment) -> None:
         renewing = Authority("renewed")
         renewing.issue(deployed.folder / "serving", "metrics", server=True)

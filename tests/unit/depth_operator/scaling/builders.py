@@ -62,10 +62,11 @@ def make_observation(
     *,
     ready: int | None = None,
     pending: int = 0,
+    terminating: int = 0,
     rollout: bool = False,
     published: int | None = None,
 ) -> Observation:
-    return Observation(current, current if ready is None else ready, pending, rollout, published)
+    return Observation(current, current if ready is None else ready, pending, terminating, rollout, published)
 
 
 def make_targets(

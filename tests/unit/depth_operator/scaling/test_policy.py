@@ -9,6 +9,7 @@ import pytest
 from depth_operator.scaling.parameters import PolicyParameters
 from depth_operator.scaling.policy import decide
 from depth_operator.scaling.types import DataQuality, Memory, MissingReason, Sample, Signals
+from depth_operator.scaling.wording import number
 from tests.unit.depth_operator.scaling.builders import (
     WINDOW,
     Service,
@@ -184,10 +185,7 @@ class TestScaleDown:
         assert waited == pytest.approx(WINDOW)
         _, before = service.decisions[-2]
         assert (before.reason, before.limited_by) == ("Stabilizing", "StabilizationWindow")
-        assert before.message == (
-            "4 replicas: kept; 1 would do, no images offered, "
-            "but only 295 s of the 300 s before a scale-down have been seen"
-        )
+        assert before.message == ("4 replicas: kept until fewer are enough for 300 s; 1 would do, no images offered")
 
     def test_goes_only_to_the_largest_need_of_the_window(self) -> None:
         service = Service(replicas=1, memory=watched(now=1000.0))
@@ -337,6 +335,25 @@ class TestCoverage:
 
         assert decide(make_targets(), make_observation(4), signals, watched(), NOW).desired_replicas == 5
 
+    def test_a_pod_that_ends_does_not_stand_in_for_a_ready_pod_that_is_silent(self) -> None:
+        """A is silent, B reports, C reports and is being deleted: 2 of 3 are known, not 2 of 2.
+
+        The sums alone would do with 2 replicas; with A as loaded as B and C it takes 3.
+        """
+        observation = make_observation(3, ready=2, terminating=1)
+
+        decision = decide(make_targets(), observation, make_signals(4.0, reporting=2), watched(now=NOW), NOW)
+
+        assert decision.desired_replicas == 3
+        assert decision.data_message == "2 of 3 ready or terminating pods report metrics."
+
+    def test_pods_that_end_and_are_no_longer_scraped_hold_the_replicas(self) -> None:
+        observation = make_observation(5, ready=2, terminating=3)
+
+        decision = decide(make_targets(), observation, make_signals(0.0, reporting=2), watched(now=NOW), NOW)
+
+        assert (decision.desired_replicas, decision.data_quality) == (5, DataQuality.PARTIAL)
+
     def test_pods_that_end_may_still_report(self) -> None:
         signals = make_signals(2.0, reporting=3)
 
@@ -381,3 +398,29 @@ def test_unknown_readings_say_so() -> None:
 def test_impossible_parameters_are_refused_by_name(parameter: str, value: float) -> None:
     with pytest.raises(ValueError, match=parameter):
         PolicyParameters(**{parameter: value})
+
+
+def test_requests_that_outlast_the_window_keep_their_replicas() -> None:
+    """They are counted as offered when they end; until then only the busy time shows them."""
+    signals = make_signals(0.0, finished=0.0, busy=3.0, reporting=6)
+
+    decision = decide(make_targets(), make_observation(6), signals, watched(now=NOW), NOW)
+
+    assert (decision.desired_replicas, decision.reason) == (5, "Utilization")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1e-9, "<0.001"),
+        (0.083, "0.083"),
+        (0.35, "0.35"),
+        (4.2, "4.2"),
+        (5.0, "5"),
+        (12.34, "12.3"),
+        (1e6, "1000000"),
+    ],
+)
+def test_numbers_are_for_people(value: float, text: str) -> None:
+    assert number(value) == text

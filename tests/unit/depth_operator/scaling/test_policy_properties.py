@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from depth_operator.scaling.policy import decide
+from depth_operator.scaling.assessment import assess
+from depth_operator.scaling.policy import DEFAULT_PARAMETERS, decide
 from depth_operator.scaling.types import (
     SIGNAL_NAMES,
     DataQuality,
@@ -22,7 +23,7 @@ from depth_operator.scaling.types import (
     Signals,
     Targets,
 )
-from tests.unit.depth_operator.scaling.builders import WINDOW, Service, make_signals, make_targets
+from tests.unit.depth_operator.scaling.builders import WINDOW, Service, make_observation, make_signals, make_targets
 
 NOW = 100_000.0
 
@@ -60,7 +61,13 @@ def good_signals(draw: st.DrawFn, reporting: int) -> Signals:
 
 
 observations = st.builds(
-    Observation, replica_counts, replica_counts, replica_counts, st.booleans(), st.none() | replica_counts
+    Observation,
+    replica_counts,
+    replica_counts,
+    replica_counts,
+    replica_counts,
+    st.booleans(),
+    st.none() | replica_counts,
 )
 
 
@@ -145,6 +152,33 @@ def test_only_good_data_scale_down(
         assert NOW - memory.observed_since >= WINDOW
 
 
+@given(targets_strategy(), st.integers(1, 20), st.integers(0, 20), st.integers(0, 20), st.data(), memories())
+def test_terminating_pods_that_report_do_not_stand_in_for_ready_pods_that_are_silent(
+    targets: Targets, reporting_ready: int, silent: int, terminating: int, data: st.DataObject, memory: Memory
+) -> None:
+    ready, reporting = reporting_ready + silent, reporting_ready + terminating
+    signals = data.draw(good_signals(reporting))
+    draining = make_observation(ready, terminating=terminating)
+
+    assessment = assess(signals, targets, draining, DEFAULT_PARAMETERS)
+    decision = decide(targets, draining, signals, memory, NOW)
+
+    assert (assessment.unreported_factor > 1.0) == (silent > 0)
+    if reporting < (ready + terminating) * DEFAULT_PARAMETERS.minimum_coverage:
+        assert decision.desired_replicas >= held(draining, targets)
+
+
+@given(targets_strategy(), observations, all_signals, memories(), st.integers(1, 20))
+def test_more_terminating_pods_never_mean_fewer_replicas(
+    targets: Targets, observation: Observation, signals: Signals, memory: Memory, more: int
+) -> None:
+    draining = replace(observation, terminating_replicas=observation.terminating_replicas + more)
+
+    fewer, most = (decide(targets, each, signals, memory, NOW).desired_replicas for each in (observation, draining))
+
+    assert fewer <= most
+
+
 @given(
     targets_strategy(),
     observations,
@@ -172,9 +206,14 @@ def test_pods_that_are_starting_are_not_asked_for_again(
 ) -> None:
     """The same signals while the asked-for pods start give the same number, however long they take."""
     signals = data.draw(good_signals(ready))
-    first = decide(targets, Observation(ready, ready, 0, False, None), signals, memory, NOW)
+    first = decide(targets, Observation(ready, ready, 0, 0, False, None), signals, memory, NOW)
     assume(first.desired_replicas > ready)
-    starting = Observation(first.desired_replicas, ready, first.desired_replicas - ready, False, first.desired_replicas)
+    starting = make_observation(
+        first.desired_replicas,
+        ready=ready,
+        pending=first.desired_replicas - ready,
+        published=first.desired_replicas,
+    )
 
     memory, now = first.memory, NOW
     for _ in range(5):
@@ -191,7 +230,9 @@ def test_replicas_never_fall_below_what_the_window_needed(trace: list[tuple[floa
     needed: list[tuple[float, int]] = []
     for offered, steps in trace:
         decision = service.step(make_signals(offered, reporting=service.replicas), seconds=5.0 * steps)
-        alone = decide(service.targets, Observation(0, 1, 0, False, None), make_signals(offered), Memory.initial(), 0.0)
+        alone = decide(
+            service.targets, Observation(0, 1, 0, 0, False, None), make_signals(offered), Memory.initial(), 0.0
+        )
         needed.append((service.now, alone.desired_replicas))
         within = [replicas for at, replicas in needed if service.now - at <= WINDOW]
 

@@ -75,7 +75,7 @@ async def ask(handler: Handler, **options: Any) -> Signals:
 
 
 def quality(signals: Signals) -> DataQuality:
-    decision = decide(Targets(1, 8), Observation(5, 5, 0, False, None), signals, Memory.initial(), 0.0)
+    decision = decide(Targets(1, 8), Observation(5, 5, 0, 0, False, None), signals, Memory.initial(), 0.0)
     assert decision.desired_replicas == 5
     return decision.data_quality
 

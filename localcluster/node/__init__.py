@@ -1,0 +1,1 @@
+"""The process node: a small kubelet that runs the containers of its pods as local processes."""
