@@ -16,11 +16,13 @@ from depth_operator.diagnosis import SERVER_REASONS
 from depth_operator.render import render_deployment
 from depth_operator.scaling import queries
 from depth_server.admission import Admission
-from depth_server.engine import CLOSE_TIMEOUT_SECONDS, ThreadEngine
+from depth_server.batch_queue import BatchPolicy
+from depth_server.engine import CLOSE_TIMEOUT_SECONDS
 from depth_server.errors import Outcome, StartupReason
 from depth_server.metrics import ServerMetrics
 from depth_server.model.variants import LAYERS, ModelFamily, ModelVariant, model_spec
 from depth_server.settings import Settings
+from depth_server.thread_engine import ThreadEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = (ROOT / "docs/reference/contract.md").read_text()
@@ -73,7 +75,12 @@ def exported_metrics() -> dict[str, set[str]]:
     """Metric name, as a query names it, to the label names that the server gives it."""
     metrics = ServerMetrics(CollectorRegistry())
     metrics.set_info(version="v", model="m", device="cpu", precision="FP32")
-    engine = ThreadEngine(lambda: pytest.fail("not started"), max_waiting=1, max_consecutive_failures=1, on_crash=print)
+    engine = ThreadEngine(
+        lambda: pytest.fail("not started"),
+        policy=BatchPolicy(max_waiting=1),
+        max_consecutive_failures=1,
+        on_crash=print,
+    )
     admission = Admission(max_requests=1, max_upload_bytes=1, max_inflight_upload_bytes=1)
     metrics.expose_load(engine, admission)
     metrics.count_request(Outcome.SUCCESS)

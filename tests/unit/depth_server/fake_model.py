@@ -42,8 +42,8 @@ class FakeModel:
         self.entered.set()
         if not self.release.wait(WAIT_SECONDS):
             raise AssertionError("the test never released the forward pass")
-        self.forwarded += 1
-        return Forwarded(self.behaviour(pixel_values), self.gpu_seconds)
+        self.forwarded += len(pixel_values)
+        return Forwarded(np.stack([self.behaviour(image) for image in pixel_values]), self.gpu_seconds)
 
     def warm_up(self) -> None:
         self.warm_ups += 1

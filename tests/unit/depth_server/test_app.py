@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from depth_server.app import create_app, make_admission
-from depth_server.engine import DepthModel, ThreadEngine
+from depth_server.batch_queue import BatchPolicy
+from depth_server.engine import DepthModel
 from depth_server.errors import EngineMemoryError, StartupError, StartupReason
 from depth_server.health import Health, HealthState
 from depth_server.settings import Settings
+from depth_server.thread_engine import ThreadEngine
 from tests.unit.depth_server.fake_model import WAIT_SECONDS, FakeModel
 from tests.unit.depth_server.hostile_images import encoded, photo
 
@@ -64,7 +66,7 @@ async def serving(
 
     engine = ThreadEngine(
         load or (lambda: fake),
-        max_waiting=configured.max_queued_requests,
+        policy=BatchPolicy(max_waiting=configured.max_queued_requests),
         max_consecutive_failures=configured.max_consecutive_failures,
         on_crash=on_crash,
     )

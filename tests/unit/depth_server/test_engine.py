@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from depth_server.engine import DepthModel, ThreadEngine, retry_after
+from depth_server.batch_queue import BatchPolicy
+from depth_server.engine import DepthModel, retry_after
 from depth_server.errors import (
     EngineMemoryError,
     EngineStoppedError,
@@ -17,6 +18,7 @@ from depth_server.errors import (
     StartupError,
     StartupReason,
 )
+from depth_server.thread_engine import ThreadEngine
 from tests.unit.depth_server.fake_model import INFO, WAIT_SECONDS, FakeModel
 
 IMAGE = np.ones((3, 14, 28), dtype=np.float32)
@@ -30,7 +32,7 @@ class Harness:
         self.now = 0.0
         self.engine = ThreadEngine(
             load,
-            max_waiting=max_waiting,
+            policy=BatchPolicy(max_waiting=max_waiting),
             max_consecutive_failures=3,
             on_crash=self._on_crash,
             clock=lambda: self.now,
