@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import sklearn.datasets
+
 from tests.server.conftest import ServerProcess
 
 pytestmark = pytest.mark.server

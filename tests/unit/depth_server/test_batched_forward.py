@@ -1,6 +1,5 @@
 """A batch gives each of its images the depth that it gets alone."""
 
-
 import numpy as np
 import pytest
 import torch
