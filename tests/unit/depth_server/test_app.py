@@ -66,7 +66,7 @@ async def serving(
 
     engine = ThreadEngine(
         load or (lambda: fake),
-        policy=BatchPolicy(max_waiting=configured.max_queued_requests),
+        policy=BatchPolicy(max_waiting=configured.max_queued_requests, max_batch_size=1),
         max_consecutive_failures=configured.max_consecutive_failures,
         on_crash=on_crash,
     )
@@ -103,7 +103,18 @@ async def test_answer_has_exactly_the_promised_fields(server: Server) -> None:
     response = await server.predict()
     assert response.status_code == 200
     body = response.json()
-    assert set(body) == {"depth_map", "processing_time", "width", "height", "min", "max", "kind", "model"}
+    assert set(body) == {
+        "depth_map",
+        "processing_time",
+        "width",
+        "height",
+        "min",
+        "max",
+        "kind",
+        "unit",
+        "model",
+        "timings",
+    }
     assert (body["width"], body["height"]) == (48, 32)
     assert (body["kind"], body["model"]) == ("relative_inverse", "depth_anything_v2_vits14")
     levels = cv2.imdecode(np.frombuffer(base64.b64decode(body["depth_map"]), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -57,5 +57,8 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_first_family_has_no_such_variant() -> None:
-    with pytest.raises(ValueError, match="DepthAnything has no variant ViTT14; it has ViTS14, ViTB14, ViTL14"):
+    with pytest.raises(
+        ValueError,
+        match="DepthAnything has no variant ViTT14; set DEPTH_SERVER_MODEL_VARIANT to ViTS14, ViTB14, ViTL14",
+    ):
         Settings(weights=Path("w"), model_family=ModelFamily.DEPTH_ANYTHING, model_variant=ModelVariant.VITT14)

@@ -16,7 +16,7 @@ from depth_server.errors import (
     outcome_of,
 )
 
-ABSTRACT = {errors.RequestError, errors.CapacityError, errors.EngineError, errors.StartupError}
+ABSTRACT = {errors.RequestError, errors.AccessError, errors.CapacityError, errors.EngineError, errors.StartupError}
 CONCRETE = [
     value
     for _, value in inspect.getmembers(errors, inspect.isclass)

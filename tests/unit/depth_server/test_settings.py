@@ -61,8 +61,9 @@ def test_every_wrong_value_is_named(environment: pytest.MonkeyPatch) -> None:
 
 def test_weights_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEPTH_SERVER_WEIGHTS", raising=False)
-    assert refusal(monkeypatch) == "DEPTH_SERVER_WEIGHTS is not set and has no default"
-    assert refusal(monkeypatch, WEIGHTS="") == "DEPTH_SERVER_WEIGHTS is not set and has no default"
+    missing = "DEPTH_SERVER_WEIGHTS is not set, nor is DEPTH_SERVER_WEIGHTS_REPOSITORY"
+    assert refusal(monkeypatch) == missing
+    assert refusal(monkeypatch, WEIGHTS="") == missing
 
 
 def test_fp16_on_the_cpu_is_refused_with_a_remedy(environment: pytest.MonkeyPatch) -> None:
