@@ -135,7 +135,7 @@ class Engine(Protocol):
         """
 
     def close(self, reason: str) -> None:
-        """Fail what is pending with `EngineStoppedError` and stop; waits a bounded time for a running forward pass."""
+        """Fail what is pending with `EngineStoppedError` and stop; the first call waits, bounded, for what runs."""
 
     @property
     def waiting(self) -> int:
@@ -202,6 +202,7 @@ class ThreadEngine:
         self._gpu_seconds: float | None = None
         self._forward_began: float | None = None
         self._thread: threading.Thread | None = None
+        self._has_waited = False
 
     def start(self, on_loaded: Callable[[ModelInfo], None]) -> Future[ModelInfo]:
         """See `Engine.start`."""
@@ -230,7 +231,9 @@ class ThreadEngine:
     def close(self, reason: str) -> None:
         """See `Engine.close`."""
         self._stop(reason)
-        if self._thread is not None:
+        # Once: a drain and the end of the application both close, and the grace of the pod has room for one wait.
+        if self._thread is not None and not self._has_waited:
+            self._has_waited = True
             self._thread.join(CLOSE_TIMEOUT_SECONDS)
 
     @property
