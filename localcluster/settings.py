@@ -32,9 +32,9 @@ MINIMUM_VERSIONS = {
     "helm": (3, 13),
     "prometheus": (2, 45),
 }
-"""Programs that are found are used from these versions on. kube-apiserver 1.34: the HPA's tolerance can be switched on, and
-kubectl supports a skew of one minor, two work in practice. etcd 3.5.13: kube-apiserver asks for its progress notifications.
-helm 3.13 and Prometheus 2.45 are the oldest whose flags are known to suffice."""
+"""Programs that are found are used from these versions on. kube-apiserver 1.34: the HPA's tolerance can be switched
+on, and kubectl supports a skew of one minor, two work in practice. etcd 3.5.13: kube-apiserver asks for its progress
+notifications. helm 3.13 and Prometheus 2.45 are the oldest whose flags are known to suffice."""
 
 API_PORT = 6443
 """Port of kube-apiserver on the node's loopback address."""
