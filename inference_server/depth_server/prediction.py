@@ -5,6 +5,7 @@ only waits. A request that is refused, too late or abandoned stops at the next s
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Executor
@@ -233,11 +234,9 @@ class Predictor:
 
     async def _compute(self, data: bytes, permit: Permit, model: ModelInfo) -> bytes:
         began = time.perf_counter()
-        settings = self._settings
-        preparation = self._in_pool(prepare_image, data, self._limits, settings.input_size, settings.max_long_side)
+        preparation = self._prepare([data], permit)
         del data
         prepared = await preparation
-        permit.release_upload_bytes()
         height, width = prepared.pixel_values.shape[1:]
         permit.set_work_units(Size(height, width).work_units)
         result = await asyncio.wrap_future(self._engine.submit(prepared.pixel_values))
@@ -263,6 +262,23 @@ class Predictor:
             postprocess=rendered.seconds,
         )
         return answer
+
+    def _prepare(self, upload: list[bytes], permit: Permit) -> asyncio.Future[PreparedImage]:
+        """Decode in the pool; the bytes stay accounted for until nothing holds them, also where the request is gone."""
+        loop, settings = asyncio.get_running_loop(), self._settings
+
+        def call() -> PreparedImage:
+            return prepare_image(upload.pop(), self._limits, settings.input_size, settings.max_long_side)
+
+        def give_up(_: object) -> None:
+            upload.clear()  # the pool keeps a call that was cancelled in its queue until a thread comes to it
+            with contextlib.suppress(RuntimeError):  # the loop was closed while the pool still decoded
+                loop.call_soon_threadsafe(release)
+
+        future = self._codecs.submit(call)
+        release = permit.hand_over_upload_bytes()
+        future.add_done_callback(give_up)
+        return asyncio.wrap_future(future)
 
     def _in_pool(self, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._codecs, call, *args)
