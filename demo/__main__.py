@@ -26,8 +26,7 @@ NAME = "depth"
 LOAD_CLIENTS = 4
 PLAIN_WIDTH = 160
 NOTES = (
-    "The weights are small ones trained on rendered scenes for this demo; for real work take the official ones:"
-    " docs/how-to/real-weights.md.",
+    "The weights are small ones for demonstrations; for real work take official ones: docs/how-to/real-weights.md.",
     "The node's GPUs are simulated for the scheduler: the model runs on the CPU.",
 )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from localcluster import golang
 from localcluster.errors import LocalClusterError
-from localcluster.settings import KUBERNETES_VERSION, MIN_KUBECTL_MINOR, PROMETHEUS_VERSION
+from localcluster.settings import KUBERNETES_VERSION, MINIMUM_VERSIONS, PROMETHEUS_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -104,10 +104,20 @@ def on_path(names: Sequence[str], path: str) -> dict[str, Path] | None:
     return None
 
 
-def kubectl_minor(output: str) -> int | None:
-    """Return the minor version in the output of `kubectl version --client`."""
-    match = re.search(r"Client Version: v1\.(\d+)", output)
-    return int(match.group(1)) if match else None
+VERSION_ARGUMENTS = {
+    "etcd": ("--version",),
+    "kube-apiserver": ("--version",),
+    "kubectl": ("version", "--client"),
+    "helm": ("version", "--short"),
+    "prometheus": ("--version",),
+}
+"""How each program that has a minimum version tells its own."""
+
+
+def version_in(output: str) -> tuple[int, ...] | None:
+    """Return the first version in what a program says of itself, as numbers; None if there is none."""
+    match = re.search(r"\bv?(\d+(?:\.\d+)+)", output)
+    return tuple(int(part) for part in match.group(1).split(".")) if match else None
 
 
 @contextlib.asynccontextmanager
@@ -145,9 +155,12 @@ class Binaries:
             GoMissingError: If something must be built and there is no Go.
             LocalClusterError: If a build fails.
         """
-        found = {**(self._find(CONTROL_PLANE) or {}), **await self._find_commands()}
-        if prometheus:
-            found.update(self._find(("prometheus",)) or {})
+        sets = [CONTROL_PLANE, *((name,) for name in COMMANDS), *([("prometheus",)] if prometheus else [])]
+        found: dict[str, Path] = {}
+        for names in sets:
+            candidate = self._find(names)
+            if candidate is not None and await self._is_recent_enough(candidate):
+                found.update(candidate)
         wanted = [self._control_plane, *([self._prometheus] if prometheus else [])]
         missing = [build for build in wanted if any(name not in found for name in build.programs)]
         builds = []
@@ -166,16 +179,20 @@ class Binaries:
         found = in_folder(Path(assets), names) if assets else None
         return found or on_path(names, self._environment.get("PATH", ""))
 
-    async def _find_commands(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for name in COMMANDS:
-            found.update(self._find((name,)) or {})
-        if "kubectl" in found:
-            _, output = await golang.run(str(found["kubectl"]), "version", "--client")
-            minor = kubectl_minor(output)
-            if minor is None or minor < MIN_KUBECTL_MINOR:
-                self._progress.say(f"kubectl on PATH ({found.pop('kubectl')}) is too old for the cluster: not used")
-        return found
+    async def _is_recent_enough(self, programs: Mapping[str, Path]) -> bool:
+        """Ask every program that has a minimum version for its own; one that is too old spoils its set, aloud."""
+        for name, path in programs.items():
+            minimum = MINIMUM_VERSIONS.get(name)
+            if minimum is None:
+                continue
+            _, output = await golang.run(str(path), *VERSION_ARGUMENTS[name])
+            version = version_in(output)
+            if version is None or version < minimum:
+                told = ".".join(map(str, version)) if version else "an unknown version"
+                needed = ".".join(map(str, minimum))
+                self._progress.say(f"{path} is {told} and not used: {name} {needed} or newer is needed")
+                return False
+        return True
 
     def _cached(self, build: Build) -> dict[str, Path] | None:
         return in_folder(build.folder(self._cache), build.programs)

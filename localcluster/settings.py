@@ -25,8 +25,16 @@ KUBERNETES_VERSION = "v1.36.4"
 PROMETHEUS_VERSION = "3.13.5"
 """Version that the built Prometheus reports; equal to v0.313.5 in prometheus/go.mod."""
 
-MIN_KUBECTL_MINOR = 34
-"""kubectl on PATH is used from this minor version on; kubectl supports a skew of one minor, two work in practice."""
+MINIMUM_VERSIONS = {
+    "etcd": (3, 5, 13),
+    "kube-apiserver": (1, 34),
+    "kubectl": (1, 34),
+    "helm": (3, 13),
+    "prometheus": (2, 45),
+}
+"""Programs that are found are used from these versions on. kube-apiserver 1.34: the HPA's tolerance can be switched
+on, and kubectl supports a skew of one minor, two work in practice. etcd 3.5.13: kube-apiserver asks for its progress
+notifications. helm 3.13 and Prometheus 2.45 are the oldest whose flags are known to suffice."""
 
 API_PORT = 6443
 """Port of kube-apiserver on the node's loopback address."""

@@ -66,8 +66,21 @@ class Permit:
         self.upload_bytes += count
         self._admission.upload_bytes += count
 
+    def hand_over_upload_bytes(self) -> Callable[[], None]:
+        """Keep the bytes accounted for beyond the end of the request, for whoever still holds them.
+
+        Returns:
+            Tells that they are gone; to be called once, on the event loop.
+        """
+        count, self.upload_bytes = self.upload_bytes, 0
+
+        def release() -> None:
+            self._admission.upload_bytes -= count
+
+        return release
+
     def release_upload_bytes(self) -> None:
-        """Tell that the upload is decoded and its bytes are gone."""
+        """Tell that the bytes of the upload are gone."""
         self._admission.upload_bytes -= self.upload_bytes
         self.upload_bytes = 0
 

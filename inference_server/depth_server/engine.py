@@ -148,7 +148,7 @@ class Engine(Protocol):
         """Predict for an image of this size that would be submitted now."""
 
     def close(self, reason: str) -> None:
-        """Fail what is pending with `EngineStoppedError` and stop; waits a bounded time for a running forward pass."""
+        """Fail what is pending with `EngineStoppedError` and stop; the first call waits, bounded, for what runs."""
 
     @property
     def expected_wait_seconds(self) -> float:

@@ -6,6 +6,7 @@ where faces are looked for in between. Nothing here knows HTTP.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -33,6 +34,7 @@ from depth_server.shape_buckets import nearest_bucket
 
 Result = TypeVar("Result")
 Rendered = TypeVar("Rendered")
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,23 +224,21 @@ class ImagePipeline:
 
         The engine gets it in the pool, since one in another process copies the pixels.
         """
+        upload = None if keeps_upload else permit
         submit = partial(self._engine.submit, deadline=deadline, lane=permit.lane)
         if self._faces is None or isinstance(source, NetworkInput):
             self._check_unseen(source)
-            work = self._in_pool(partial(self._prepare_and_submit, source, options, submit, 0.0))
+            prepare = partial(self._prepare_and_submit, options=options, submit=submit, seconds=0.0)
+            work = self._begin([source], prepare, upload)
             del source
-            submission = await abandonable(work)
-            if not keeps_upload:
-                permit.release_upload_bytes()
-            return submission, None
-        decoding = self._in_pool(partial(decode_timed, source, self._limits))
+            return await abandonable(work), None
+        decoding = self._begin([source], partial(decode_timed, limits=self._limits), upload)
         del source
-        image, seconds = await decoding
-        if not keeps_upload:
-            permit.release_upload_bytes()
+        image, seconds = await asyncio.wrap_future(decoding)
         blurred = await self._faces.apply(image)
         del image
-        work = self._in_pool(partial(self._prepare_and_submit, DecodedImage(blurred.image), options, submit, seconds))
+        prepare = partial(self._prepare_and_submit, options=options, submit=submit, seconds=seconds)
+        work = self._begin([DecodedImage(blurred.image)], prepare, None)
         return await abandonable(work), blurred.faces
 
     def _check_unseen(self, source: ImageSource) -> None:
@@ -263,6 +263,27 @@ class ImagePipeline:
             pixel_values = resize(pixels, self._sizes.choose(size, options))
         seconds += time.perf_counter() - began
         return Submission(submit(pixel_values), size, Size(*pixel_values.shape[1:]), seconds)
+
+    def _begin(self, held: list[Source], call: Callable[[Source], Result], upload: Permit | None) -> Future[Result]:
+        """Call in the pool; an upload stays accounted for until nothing holds it, also where the request is gone.
+
+        Args:
+            held: The call's argument, alone; taken from it when a thread comes to the call.
+            call: What to do.
+            upload: Accounts for the bytes of the argument; None if somebody else does.
+        """
+        loop = asyncio.get_running_loop()
+        future = self._codecs.submit(lambda: call(held.pop()))
+        release = upload.hand_over_upload_bytes() if upload is not None else None
+
+        def let_go(_: object) -> None:
+            held.clear()  # the pool keeps a call that was cancelled in its queue until a thread comes to it
+            if release is not None:
+                with contextlib.suppress(RuntimeError):  # the loop was closed while the pool still decoded
+                    loop.call_soon_threadsafe(release)
+
+        future.add_done_callback(let_go)
+        return future
 
     def _in_pool(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._codecs, call)
@@ -308,15 +329,15 @@ def finish_depth(
     return depth_map, rendered, time.perf_counter() - began
 
 
-async def abandonable(work: asyncio.Future[Submission]) -> Submission:
-    """Wait for a submission; if nobody waits any more, the engine is told as soon as there is something to tell."""
+async def abandonable(work: Future[Submission]) -> Submission:
+    """Wait for a submission; if nobody waits any more, it is not begun, or the engine is told when it is done."""
     try:
-        return await asyncio.shield(work)
+        return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
         work.add_done_callback(_abandon)
         raise
 
 
-def _abandon(work: asyncio.Future[Submission]) -> None:
+def _abandon(work: Future[Submission]) -> None:
     if not work.cancelled() and work.exception() is None:
         work.result().future.cancel()

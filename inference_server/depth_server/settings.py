@@ -108,7 +108,7 @@ class Settings(ModelSettings, AccessSettings, EngineSettings, ApiSettings):
     """Open connections; one more closes the one that has been idle longest, or is answered with 503 by `/predict`."""
     drain_delay_seconds: float = Field(default=2, ge=0, le=3600)
     """Time between turning unready and closing the port, for endpoints to be updated everywhere."""
-    drain_seconds: Seconds = 20
+    drain_seconds: Seconds = 50
     """Time to finish accepted requests after the port is closed; pending ones are answered with 503 then."""
     termination_message_path: Path = DEFAULT_TERMINATION_MESSAGE_PATH
     """File that receives the reason why the server cannot start."""

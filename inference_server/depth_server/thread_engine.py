@@ -94,6 +94,7 @@ class ThreadEngine:
         self._gpu_seconds: float | None = None
         self._forward_began: float | None = None
         self._thread: threading.Thread | None = None
+        self._has_waited = False
 
     def start(self, on_loaded: Callable[[ModelInfo], None]) -> Future[ModelInfo]:
         """See `Engine.start`."""
@@ -128,7 +129,9 @@ class ThreadEngine:
     def close(self, reason: str, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """See `Engine.close`."""
         self._stop(reason)
-        if self._thread is not None:
+        # Once: a drain and the end of the application both close, and the grace of the pod has room for one wait.
+        if self._thread is not None and not self._has_waited:
+            self._has_waited = True
             self._thread.join(timeout_seconds)
 
     @property

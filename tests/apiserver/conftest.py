@@ -16,9 +16,10 @@ import yaml
 
 from localcluster.testing import running_cluster
 from tests.apiserver.kubernetes_client import KubernetesClient, RefusedError, wait_until
+from tests.apiserver.reconciling import Operator, started
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +55,9 @@ def namespace(client: KubernetesClient) -> Iterator[str]:
     client.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
     client.delete("namespaces", "", name)
+
+
+@pytest.fixture
+async def operator(client: KubernetesClient, namespace: str) -> AsyncIterator[Operator]:
+    async with started(client, namespace) as running:
+        yield running

@@ -2,150 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
-from depth_operator.adapters.kubernetes import KubernetesApi, KubernetesCluster, load_configuration
-from depth_operator.adapters.no_metrics import NoMetrics
 from depth_operator.api.conditions import find_condition
-from depth_operator.api.naming import FIELD_MANAGER, REPLICAS_FIELD_MANAGER, Key
+from depth_operator.api.naming import FIELD_MANAGER
 from depth_operator.errors import ConflictError
-from depth_operator.manifests import field_owners
-from depth_operator.reconciler import Config, Reconciler, Result
-from depth_operator.run import wall_seconds
+from depth_operator.reconciler import Result
 from tests.apiserver.kubernetes_client import KubernetesClient, Object, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+from tests.apiserver.reconciling import (
+    NAME,
+    Operator,
+    autoscaling,
+    declare,
+    has_condition,
+    play_autoscaler,
+    play_kubelet,
+    pods,
+    started,
+)
 
 pytestmark = pytest.mark.cluster
-
-NAME = "depth"
-WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-
-class RecordingApi(KubernetesApi):
-    """Remembers every write, and every number of replicas that a Deployment had right after one."""
-
-    writes: list[str]
-    replicas: list[int]
-
-    async def request(self, operation: str, method: str, path: str, **options: Any) -> dict[str, Any]:
-        answer = await super().request(operation, method, path, **options)
-        if method in WRITES:
-            self.writes.append(operation.rpartition(" ")[0])
-            if answer.get("kind") == "Deployment":
-                self.replicas.append(answer["spec"]["replicas"])
-        return answer
-
-
-@dataclass
-class Operator:
-    """A reconciler as a process of the operator has it."""
-
-    reconciler: Reconciler
-    cluster: KubernetesCluster
-    api: RecordingApi
-    key: Key
-    client: KubernetesClient
-    writes: list[str] = field(default_factory=list)
-
-    async def reconcile(self, *, full: bool = False) -> Result:
-        """Reconcile once; `writes` then holds what that wrote, Events aside."""
-        self.api.writes = []
-        result = await self.reconciler.reconcile(self.key, full=full)
-        self.writes = [write for write in self.api.writes if not write.startswith("create Event")]
-        return result
-
-    async def settle(self) -> None:
-        """Reconcile until nothing is written any more."""
-        for _ in range(10):
-            await self.reconcile()
-            if not self.writes:
-                return
-        raise AssertionError(f"still writing: {self.writes}")
-
-    @property
-    def status(self) -> Object:
-        service = self.client.get("depthservices", self.key.namespace, NAME)
-        assert service is not None
-        status: Object = service.get("status") or {}
-        return status
-
-    def condition(self, name: str) -> tuple[str, str]:
-        found = find_condition(self.status["conditions"], name)
-        assert found is not None, name
-        return found["status"], found["reason"]
-
-    def child(self, plural: str) -> Object:
-        child = self.client.get(plural, self.key.namespace, NAME)
-        assert child is not None, plural
-        return child
-
-
-@asynccontextmanager
-async def started(client: KubernetesClient, namespace: str) -> AsyncIterator[Operator]:
-    """A new process of the operator: it remembers nothing."""
-    api = RecordingApi(lambda: load_configuration(str(client.kubeconfig)), timeout_seconds=5, concurrency=4)
-    api.writes, api.replicas = [], []
-    cluster = KubernetesCluster(
-        api, watch_namespace=namespace, identity="test", is_leading=lambda: True, wall=wall_seconds
-    )
-    config = Config(server_image="image:1", scaling_interval_seconds=5, signals_refresh_seconds=30)
-    reconciler = Reconciler(cluster, NoMetrics(), config, monotonic=time.monotonic, wall=wall_seconds)
-    try:
-        yield Operator(reconciler, cluster, api, Key(namespace, NAME), client)
-    finally:
-        api.close()
-
-
-@pytest.fixture
-async def operator(client: KubernetesClient, namespace: str) -> AsyncIterator[Operator]:
-    async with started(client, namespace) as running:
-        yield running
-
-
-def declare(client: KubernetesClient, namespace: str, **spec: Any) -> Object:
-    """Create or change the DepthService as a user's ``kubectl apply --server-side`` does."""
-    body = {
-        "apiVersion": "depthserving.dev/v1alpha1",
-        "kind": "DepthService",
-        "metadata": {"name": NAME, "namespace": namespace},
-        "spec": {"model": {"variant": "ViTS14", "source": {"imageBundled": {"path": "/models/a.pth"}}}, **spec},
-    }
-    return client.apply("depthservices", body, field_manager="user")
-
-
-def autoscaling(minimum: int, maximum: int) -> dict[str, int]:
-    return {"minReplicas": minimum, "maxReplicas": maximum}
-
-
-def play_autoscaler(operator: Operator, replicas: int) -> None:
-    """Write the number as the HorizontalPodAutoscaler's controller does: by the scale subresource."""
-    namespace = operator.key.namespace
-    operator.client.merge("deployments", namespace, NAME, {"spec": {"replicas": replicas}}, "scale", fieldManager="hpa")
-
-
-def pods(operator: Operator) -> list[Object]:
-    selector = f"app.kubernetes.io/instance={NAME}"
-    found = operator.client.list("pods", operator.key.namespace, labelSelector=selector)
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-
-
-def play_kubelet(operator: Operator, *, count: int, which: Callable[[Object], bool] = lambda _: True) -> None:
-    """Make the pods ready, once the controller manager has created them."""
-    matching = wait_until(
-        lambda: found if len(found := [pod for pod in pods(operator) if which(pod)]) >= count else None,
-        what=f"{count} pods",
-        explain=lambda: str(operator.child("deployments").get("status")),
-    )
-    for pod in matching:
-        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-        operator.client.merge("pods", operator.key.namespace, pod["metadata"]["name"], {"status": status}, "status")
 
 
 async def test_a_service_gets_its_children_and_then_nothing_is_written(
@@ -232,130 +108,6 @@ async def test_a_deleted_child_comes_back(
     wait_until(lambda: client.get(plural, namespace, NAME) is None, what="the deletion")
     await operator.reconcile()
     operator.child(plural)
-
-
-async def test_dropping_a_field_that_is_solely_owned_sets_it_to_its_default(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    """Why the hand-over exists: without it an autoscaled service would fall to one replica when autoscaling begins."""
-    declare(client, namespace, replicas=5)
-    await operator.settle()
-    applied = operator.child("deployments")
-    body = {key: applied[key] for key in ("apiVersion", "kind")}
-    body["metadata"] = {"name": NAME, "namespace": namespace}
-    body["spec"] = {key: applied["spec"][key] for key in ("selector", "template")}
-    assert client.apply("deployments", body, field_manager=FIELD_MANAGER)["spec"]["replicas"] == 1
-
-
-async def test_when_autoscaling_begins_the_replicas_never_change(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    declare(client, namespace, replicas=5)
-    await operator.settle()
-    operator.api.replicas = []
-    declare(client, namespace, autoscaling=autoscaling(1, 8))
-    await operator.settle()
-    assert set(operator.api.replicas) == {5}
-    owners = field_owners(operator.child("deployments"), ("spec", "replicas"))
-    assert FIELD_MANAGER not in owners
-    assert REPLICAS_FIELD_MANAGER in owners
-
-
-@pytest.mark.parametrize("fixed", [0, 2])
-async def test_when_autoscaling_begins_below_the_minimum_it_begins_with_the_minimum(
-    client: KubernetesClient, namespace: str, operator: Operator, fixed: int
-) -> None:
-    declare(client, namespace, replicas=fixed)
-    await operator.settle()
-    declare(client, namespace, autoscaling=autoscaling(3, 8))
-    await operator.settle()
-    assert operator.child("deployments")["spec"]["replicas"] == 3
-    assert FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))
-    assert operator.status["desiredReplicas"] == 3
-    play_kubelet(operator, count=3)
-    await operator.reconcile()
-    assert operator.condition("Ready") == ("True", "Available")
-    play_autoscaler(operator, 5)
-    await operator.settle()
-    assert operator.child("deployments")["spec"]["replicas"] == 5
-
-
-async def test_an_autoscaled_service_that_was_scaled_to_zero_by_hand_comes_back(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    """At 0 an autoscaler turns itself off, so it would stay there for ever."""
-    declare(client, namespace, autoscaling=autoscaling(1, 8))
-    await operator.settle()
-    play_autoscaler(operator, 0)
-    wait_until(
-        lambda: (
-            operator.child("deployments")["metadata"]["generation"]
-            == operator.child("deployments").get("status", {}).get("observedGeneration")
-        ),
-        what="the scaling to 0",
-    )
-    await operator.settle()
-    assert operator.child("deployments")["spec"]["replicas"] == 1
-    ready = find_condition(operator.status["conditions"], "Ready")
-    assert ready is not None
-    assert ready["reason"] in {"Creating", "WaitingForGPU"}
-    wait_until(lambda: pods(operator), what="a pod", explain=lambda: str(operator.child("deployments").get("status")))
-
-
-async def test_while_autoscaled_the_autoscalers_number_stays(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    declare(client, namespace, autoscaling=autoscaling(1, 8))
-    await operator.settle()
-    play_autoscaler(operator, 6)
-    declare(client, namespace, autoscaling=autoscaling(1, 8), runtime={"inputSize": 392})
-    await operator.reconcile()
-    await operator.reconcile(full=True)
-    assert operator.child("deployments")["spec"]["replicas"] == 6
-    assert REPLICAS_FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))
-
-
-async def test_when_autoscaling_ends_the_declared_number_is_written_after_the_autoscaler_is_gone(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    declare(client, namespace, autoscaling=autoscaling(1, 8))
-    await operator.settle()
-    play_autoscaler(operator, 6)
-    declare(client, namespace, replicas=2)
-    await operator.reconcile()
-    assert operator.writes[:2] == ["delete HorizontalPodAutoscaler", "apply Deployment"]
-    assert client.get("horizontalpodautoscalers", namespace, NAME) is None
-    assert operator.child("deployments")["spec"]["replicas"] == 2
-    assert "autoscaling" not in operator.status
-    play_autoscaler(operator, 6)
-    await operator.reconcile()
-    assert operator.child("deployments")["spec"]["replicas"] == 2, "a late write of the autoscaler does not last"
-
-
-async def test_an_autoscaler_that_is_still_there_keeps_the_replicas(
-    client: KubernetesClient, namespace: str, operator: Operator
-) -> None:
-    declare(client, namespace, autoscaling=autoscaling(1, 8))
-    await operator.settle()
-    play_autoscaler(operator, 6)
-    client.merge("horizontalpodautoscalers", namespace, NAME, {"metadata": {"finalizers": ["example.com/hold"]}})
-    declare(client, namespace, replicas=2)
-    result = await operator.reconcile()
-    assert result.retry
-    assert operator.child("deployments")["spec"]["replicas"] == 6
-    client.merge("horizontalpodautoscalers", namespace, NAME, {"metadata": {"finalizers": None}})
-    await operator.reconcile()
-    assert operator.child("deployments")["spec"]["replicas"] == 2
-
-
-@pytest.mark.parametrize("minimum", [1, 3])
-async def test_a_new_autoscaled_service_starts_with_its_minimum(
-    client: KubernetesClient, namespace: str, operator: Operator, minimum: int
-) -> None:
-    declare(client, namespace, autoscaling=autoscaling(minimum, 8))
-    await operator.reconcile()
-    assert set(operator.api.replicas) == {minimum}
-    assert FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))
 
 
 async def test_an_object_of_somebody_else_is_never_touched(
@@ -451,10 +203,6 @@ async def test_a_quota_is_named(client: KubernetesClient, namespace: str, operat
     wait_until(lambda: has_condition(operator.child("deployments"), "ReplicaFailure"), what="the refused pod")
     await operator.reconcile()
     assert operator.condition("Ready") == ("False", "QuotaExceeded")
-
-
-def has_condition(manifest: Object, name: str) -> bool:
-    return any(item["type"] == name for item in (manifest.get("status") or {}).get("conditions") or [])
 
 
 async def test_the_pods_are_admitted_under_the_restricted_profile(

@@ -209,3 +209,5 @@ def test_the_pod_lives_long_enough_to_drain() -> None:
     fields = Settings.model_fields
     drain = fields["drain_delay_seconds"].default + fields["drain_seconds"].default + CLOSE_TIMEOUT_SECONDS
     assert grace > drain
+    # Under a backlog every second that is not used is a second's worth of accepted requests answered with 503.
+    assert grace - drain <= CLOSE_TIMEOUT_SECONDS

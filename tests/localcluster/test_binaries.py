@@ -14,9 +14,9 @@ from localcluster.binaries import (
     Binaries,
     cache_dir,
     control_plane_build,
-    kubectl_minor,
     on_path,
     prometheus_build,
+    version_in,
 )
 from localcluster.errors import GoMissingError, LocalClusterError
 from localcluster.progress import Progress
@@ -24,7 +24,7 @@ from localcluster.progress import Progress
 MODULE = "module x\n\ngo 1.26.0\n"
 
 
-def program(path: Path, script: str = "exit 0") -> Path:
+def program(path: Path, script: str = "echo Version: v9.9.9") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -72,13 +72,12 @@ class Places:
 def places(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     found = Places(tmp_path, root)
     monkeypatch.setenv("PATH", f"{found.path}:/usr/bin:/bin")
-    monkeypatch.setattr("localcluster.binaries.MIN_KUBECTL_MINOR", 34)
     return found
 
 
 def fill(folder: Path, *names: str) -> None:
     for name in names:
-        program(folder / name, "echo 'Client Version: v1.36.4'")
+        program(folder / name, "echo 'Version: v4.36.4'")
 
 
 async def test_assets_come_before_path(places: Places) -> None:
@@ -114,7 +113,18 @@ async def test_old_kubectl_is_passed_over_aloud(places: Places) -> None:
     program(places.path / "go", FAKE_GO)
     found = await places.locate()
     assert found["kubectl"].is_relative_to(places.cache)
-    assert "is too old" in places.output.getvalue()
+    assert "1.20.2 and not used: kubectl 1.34 or newer is needed" in places.output.getvalue()
+
+
+@pytest.mark.parametrize(("name", "told"), [("etcd", "etcd Version: 3.4.23"), ("kube-apiserver", "Kubernetes v1.29.0")])
+async def test_a_server_that_is_too_old_spoils_its_set(places: Places, name: str, told: str) -> None:
+    fill(places.path, *CONTROL_PLANE, *COMMANDS)
+    program(places.path / name, f"echo '{told}'")
+    program(places.path / "go", FAKE_GO)
+    found = await places.locate()
+    assert {found[server].parent for server in CONTROL_PLANE} == {found["etcd"].parent}
+    assert found["etcd"].is_relative_to(places.cache)
+    assert f"{places.path / name} is " in places.output.getvalue()
 
 
 async def test_failed_build_shows_the_compiler_and_leaves_no_half_result(places: Places) -> None:
@@ -147,10 +157,18 @@ def test_set_must_lie_in_one_folder_of_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "minor"), [("Client Version: v1.36.4\nKustomize", 36), ("Client Version: v1.9.0", 9), ("error", None)]
+    ("output", "version"),
+    [
+        ("etcd Version: 3.6.8\nGit SHA: abc", (3, 6, 8)),
+        ("Kubernetes v1.36.4", (1, 36, 4)),
+        ("Client Version: v1.9.0\nKustomize Version: v5.8.1", (1, 9, 0)),
+        ("v4.2", (4, 2)),
+        ("prometheus, version 3.13.5 (branch: HEAD)", (3, 13, 5)),
+        ("error", None),
+    ],
 )
-def test_kubectl_version(output: str, minor: int | None) -> None:
-    assert kubectl_minor(output) == minor
+def test_version_that_a_program_tells(output: str, version: tuple[int, ...] | None) -> None:
+    assert version_in(output) == version
 
 
 @pytest.mark.parametrize(("text", "version"), [("go1.26.8", (1, 26, 8)), ("1.27rc1", (1, 27, 0)), ("go1.9", (1, 9, 0))])

@@ -118,6 +118,32 @@ def test_digest_that_matches_is_accepted_and_drain_finishes_what_was_accepted(
     assert "not finished" not in process.log
 
 
+def test_what_is_not_finished_when_the_drain_ends_gets_503(start_server: StartServer) -> None:
+    process = start_server(DRAIN_SECONDS="0.01", INPUT_SIZE="518")
+    url = process.wait_for_ready()
+    answers: list[httpx.Response] = []
+
+    def request() -> None:
+        answers.append(httpx.post(url + "/predict", files={"file": encoded(photo(), "PNG")}, timeout=120))
+
+    threads = [threading.Thread(target=request) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(
+        lambda: "depth_server_inflight_requests 6.0" in httpx.get(url + "/metrics", timeout=60).text or bool(answers),
+        "requests to be accepted",
+    )
+    process.terminate()
+    for thread in threads:
+        thread.join(120)
+    assert len(answers) == 6
+    refused = [answer.json()["type"] for answer in answers if answer.status_code != 200]
+    assert refused
+    assert set(refused) == {"urn:depthserving:problem:engine-stopped"}
+    assert process.wait_for_exit() == 0
+    assert "not finished" in process.log
+
+
 def test_drain_is_unready_before_the_port_closes(start_server: StartServer) -> None:
     process = start_server(DRAIN_DELAY_SECONDS="3600")
     url = process.wait_for_ready()

@@ -2,22 +2,32 @@
 
 import asyncio
 import base64
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from depth_server import pipeline
+from depth_server.admission import MULTIPART_OVERHEAD_BYTES, Admission
 from depth_server.app import create_app, make_admission
 from depth_server.batch_queue import BatchPolicy
+from depth_server.decode import decode_image
 from depth_server.engine import DepthModel
 from depth_server.errors import EngineMemoryError, StartupError, StartupReason
 from depth_server.health import Health, HealthState
+from depth_server.metrics import ServerMetrics
+from depth_server.model.variants import ModelFamily, ModelVariant, model_spec
+from depth_server.pipeline import EncodedImage, ImagePipeline
 from depth_server.settings import Settings
 from depth_server.thread_engine import ThreadEngine
 from tests.unit.depth_server.fake_model import WAIT_SECONDS, FakeModel
@@ -34,6 +44,7 @@ class Server:
     engine: ThreadEngine
     failures: list[StartupError]
     app: Any
+    admission: Admission
 
     async def predict(self, data: bytes = PHOTO) -> httpx.Response:
         return await self.client.post("/predict", files={"file": data})
@@ -71,12 +82,13 @@ async def serving(
         on_crash=on_crash,
     )
     failures: list[StartupError] = []
-    app = create_app(configured, engine, health, make_admission(configured), on_startup_failure=failures.append)
+    admission = make_admission(configured)
+    app = create_app(configured, engine, health, admission, on_startup_failure=failures.append)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://depth")
     async with app.router.lifespan_context(app), client:
         try:
-            yield Server(client, fake, health, engine, failures, app)
+            yield Server(client, fake, health, engine, failures, app, admission)
         finally:
             fake.release.set()
 
@@ -202,6 +214,53 @@ async def test_late_request_is_504_and_its_turn_is_skipped() -> None:
         await wait_until(lambda: server.engine.current_forward_seconds() == 0)
         assert server.model.forwarded == 1
         assert await server.metric('depth_server_requests_total{outcome="failed"}') == 2
+
+
+async def test_upload_counts_until_the_pool_lets_go_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def blocked(*arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(WAIT_SECONDS)
+        return decode_image(*arguments)
+
+    size = 40_000
+    limits = {"max_upload_bytes": 60_000, "max_inflight_upload_bytes": 90_000}
+    async with serving(codec_threads=1, request_timeout_seconds=0.1, **limits) as server:
+        await server.wait_for_state(HealthState.READY)
+        monkeypatch.setattr(pipeline, "decode_image", blocked)
+        # The first is being decoded, the others wait in the pool's queue: those are gone with their requests.
+        for _ in range(3):
+            assert_problem(await server.predict(PHOTO.ljust(size)), 504, "deadline-exceeded")
+            assert server.admission.inflight == 0
+            assert size < server.admission.upload_bytes < size + MULTIPART_OVERHEAD_BYTES
+        assert entered.is_set()
+        go_on.set()
+        await wait_until(lambda: server.admission.upload_bytes == 0)
+
+
+async def test_call_that_left_the_pools_queue_holds_no_bytes() -> None:
+    class Upload(bytearray):
+        """Can be referenced weakly, as bytes cannot."""
+
+    go_on = threading.Event()
+    gate = Admission(max_requests=1, max_upload_bytes=1, max_inflight_upload_bytes=1)
+    with ThreadPoolExecutor(1) as codecs, gate.admit(1) as permit:
+        codecs.submit(go_on.wait, WAIT_SECONDS)
+        images = ImagePipeline(
+            settings=Settings(weights=Path("unused.pth")),
+            spec=model_spec(ModelFamily.DEPTH_ANYTHING, ModelVariant.VITL14),
+            engine=cast("Any", None),
+            metrics=ServerMetrics(CollectorRegistry()),
+            codecs=codecs,
+        )
+        upload = Upload(1)
+        reference = weakref.ref(upload)
+        preparation = images._begin([EncodedImage(cast("Any", upload))], type, permit)
+        del upload
+        preparation.cancel()
+        await wait_until(lambda: reference() is None)
+        go_on.set()
 
 
 async def test_slow_upload_is_408() -> None:

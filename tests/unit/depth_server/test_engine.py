@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from depth_server.batch_queue import BatchPolicy
-from depth_server.engine import DepthModel, retry_after
+from depth_server.engine import CLOSE_TIMEOUT_SECONDS, DepthModel, retry_after
 from depth_server.errors import (
     EngineMemoryError,
     EngineStoppedError,
@@ -205,6 +205,25 @@ def test_close_fails_what_waits_and_is_no_crash(harness: Harness, model: FakeMod
     closing.join(WAIT_SECONDS)
     assert not engine.is_running
     assert harness.crashes == []
+
+
+def test_only_the_first_close_waits_for_a_forward_pass(
+    harness: Harness, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = harness.start()
+    model.hold()
+    engine.submit(IMAGE)
+    assert model.entered.wait(WAIT_SECONDS)
+    assert engine._thread is not None
+    waits: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._thread, "join", waits.append)
+        engine.close("the drain is over")
+        engine.close("the server stops")
+    assert waits == [CLOSE_TIMEOUT_SECONDS]
+    model.release.set()
+    engine._thread.join(WAIT_SECONDS)
+    assert not engine.is_running
 
 
 def test_load_failure_reaches_whoever_started_it() -> None:

@@ -39,7 +39,11 @@ def refusal(environment: pytest.MonkeyPatch, **variables: str) -> str:
         ("INPUT_SIZE", "500", "DEPTH_SERVER_INPUT_SIZE=500: input should be a multiple of 14"),
         ("INPUT_SIZE", "112", "DEPTH_SERVER_INPUT_SIZE=112: input should be greater than or equal to 126"),
         ("INPUT_SIZE", "1036", "DEPTH_SERVER_INPUT_SIZE=1036: input should be less than or equal to 1022"),
-        ("MODEL_VARIANT", "vits", "DEPTH_SERVER_MODEL_VARIANT=vits: input should be 'ViTS14', 'ViTB14' or 'ViTL14'"),
+        (
+            "MODEL_VARIANT",
+            "vits",
+            "DEPTH_SERVER_MODEL_VARIANT=vits: input should be 'ViTT14', 'ViTS14', 'ViTB14' or 'ViTL14'",
+        ),
         ("MODEL_FAMILY", "V3", "DEPTH_SERVER_MODEL_FAMILY=V3"),
         ("DEVICE", "gpu", "DEPTH_SERVER_DEVICE=gpu"),
         ("PORT", "70000", "DEPTH_SERVER_PORT=70000"),
