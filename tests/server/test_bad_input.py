@@ -58,9 +58,13 @@ def test_json_instead_of_a_form(client: httpx.Client) -> None:
     assert_problem(client.post("/predict", json={"file": "aGVsbG8="}), 415)
 
 
-def test_raw_image_instead_of_a_form(client: httpx.Client) -> None:
+def test_raw_image_is_answered_like_a_form_and_raw_text_is_not(client: httpx.Client) -> None:
     image = encoded(photo(), "PNG")
-    assert_problem(client.post("/predict", content=image, headers={"content-type": "image/png"}), 415)
+    raw = client.post("/predict", content=image, headers={"content-type": "image/png"})
+    assert raw.status_code == 200, raw.text
+    form = client.post("/predict", files={"file": image})
+    assert raw.json()["depth_map"] == form.json()["depth_map"]
+    assert_problem(client.post("/predict", content=image, headers={"content-type": "text/plain"}), 415)
 
 
 def test_form_cut_in_its_middle(client: httpx.Client) -> None:

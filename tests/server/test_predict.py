@@ -46,12 +46,26 @@ def upstream_depth(image: NDArray[np.uint8], weights: Path) -> NDArray[np.float3
 
 
 def test_photograph_gives_the_depth_that_upstream_computes(server: ServerProcess, weights: Path) -> None:
-    response = predict(server, PHOTO.read_bytes())
+    url = server.url + "/predict?exact=true"
+    response = httpx.post(url, files={"file": PHOTO.read_bytes()}, timeout=60)
     assert response.status_code == 200, response.text
     body = response.json()
-    assert set(body) == {"depth_map", "processing_time", "width", "height", "min", "max", "kind", "model"}
+    assert set(body) == {
+        "depth_map",
+        "processing_time",
+        "width",
+        "height",
+        "min",
+        "max",
+        "kind",
+        "unit",
+        "model",
+        "timings",
+    }
     assert (body["width"], body["height"]) == (640, 427)
     assert (body["kind"], body["model"]) == ("relative_inverse", "depth_anything_v2_vits14")
+    assert body["unit"] is None
+    assert set(body["timings"]) == {"queue", "preprocess", "forward", "postprocess"}
     assert body["processing_time"] > 0
     levels = levels_of(body)
     assert levels.shape == (427, 640)

@@ -59,7 +59,12 @@ def corrupt(folder: Path, name: str) -> str:
         ({"WEIGHTS": "/nonexistent/weights.pth"}, "WeightsNotFound", "/nonexistent/weights.pth does not exist"),
         ({"WEIGHTS": ""}, "InvalidSettings", "DEPTH_SERVER_WEIGHTS is not set"),
         ({"WEIGHTS_SHA256": "0" * 64}, "DigestMismatch", "expected " + "0" * 64),
-        ({"MODEL_VARIANT": "ViTB14"}, "ModelMismatch", "holds ViTS14, the declared variant is ViTB14"),
+        ({"MODEL_VARIANT": "ViTB14"}, "LicenseNotAccepted", "DEPTH_SERVER_LICENSE_ACCEPTED=CC-BY-NC-4.0"),
+        (
+            {"MODEL_VARIANT": "ViTB14", "LICENSE_ACCEPTED": "CC-BY-NC-4.0"},
+            "ModelMismatch",
+            "holds ViTS14, the declared variant is ViTB14",
+        ),
         ({"INPUT_SIZE": "500"}, "InvalidSettings", "DEPTH_SERVER_INPUT_SIZE=500"),
         ({"PRECISION": "FP16"}, "InvalidSettings", "use FP32 or BF16"),
         ({"HOST": "203.0.113.1"}, "InvalidSettings", "cannot listen on 203.0.113.1"),
@@ -119,7 +124,8 @@ def test_digest_that_matches_is_accepted_and_drain_finishes_what_was_accepted(
 
 
 def test_what_is_not_finished_when_the_drain_ends_gets_503(start_server: StartServer) -> None:
-    process = start_server(DRAIN_SECONDS="0.01", INPUT_SIZE="518")
+    # An SLO that refuses nobody: the drain is what ends these requests.
+    process = start_server(DRAIN_SECONDS="0.01", INPUT_SIZE="518", SLO_SECONDS="1800", JOB_AGEING_SECONDS="3600")
     url = process.wait_for_ready()
     answers: list[httpx.Response] = []
 

@@ -175,7 +175,7 @@ def test_sky_is_filled_alike_for_tensors_and_arrays(batch: int, share: float, se
 def test_every_family_is_described() -> None:
     assert set(FAMILIES) == set(ModelFamily)
     names = [name for traits in FAMILIES.values() for name in traits.names.values()]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 15
     for traits in FAMILIES.values():
         assert set(traits.names) == set(traits.licenses) <= set(traits.layers)
         assert traits.input_size % 14 == 0
@@ -249,7 +249,7 @@ def test_restricted_licence_must_be_named(family: ModelFamily, variant: ModelVar
     if variant not in FAMILIES[family].names:
         return
     spec = model_spec(family, variant)
-    restricted = family in (V2, HYPERSIM, VKITTI) and variant is not ModelVariant.VITS14
+    restricted = family in (V2, HYPERSIM, VKITTI) and variant in (ModelVariant.VITB14, ModelVariant.VITL14)
     check_license(spec, "CC-BY-NC-4.0")
     if not restricted:
         check_license(spec, "")
