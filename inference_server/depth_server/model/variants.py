@@ -283,7 +283,7 @@ def _v2_metric(training_set: str, max_depth: float) -> FamilySpec:
         max_depth=max_depth,
         kind=DepthKind.METRIC,
         align_corners=True,
-        licenses=_V2_LICENSES,
+        licenses={variant: _V2_LICENSES[variant] for variant in _OFFICIAL},
     )
 
 
