@@ -229,6 +229,18 @@ async def test_a_full_reconcile_that_fails_is_retried_in_full() -> None:
     assert calls == [True, True]
 
 
+async def test_a_stop_is_not_lost_when_a_wake_up_comes_at_the_same_time() -> None:
+    async def reconcile(_: Key, **__: bool) -> Result:
+        return Result()
+
+    for _ in range(20):
+        async with asyncio.timeout(5.0), running(reconcile) as (controller, _registry):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            # Wakes every sleeping worker in the very turn in which it is cancelled.
+            controller.enqueue(A)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait until something holds, and fail if it does not in time."""
     async with asyncio.timeout(seconds):
