@@ -230,15 +230,19 @@ async def test_a_full_reconcile_that_fails_is_retried_in_full() -> None:
 
 
 async def test_a_stop_is_not_lost_when_a_wake_up_comes_at_the_same_time() -> None:
-    async def reconcile(_: Key, **__: bool) -> Result:
-        return Result()
+    seen: list[Key] = []
 
-    for _ in range(20):
-        async with asyncio.timeout(5.0), running(reconcile) as (controller, _registry):
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            # Wakes every sleeping worker in the very turn in which it is cancelled.
-            controller.enqueue(A)
+    async def reconcile(key: Key, **__: bool) -> Result:
+        seen.append(key)
+        return Result(requeue_after_seconds=3600.0)  # so that the workers sleep with a time limit
+
+    async with asyncio.timeout(5.0), running(reconcile) as (controller, _):
+        controller.enqueue(A)
+        await until(lambda: seen == [A])
+        await asyncio.sleep(0.01)
+        # Wakes every worker; one turn later its waiting is over, and that is when it is cancelled.
+        controller.enqueue(B)
+        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
