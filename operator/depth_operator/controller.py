@@ -117,8 +117,10 @@ class Controller:
         self._wake.clear()
         due = self._queue.next_due()
         timeout = None if due is None else max(0.0, due - self._monotonic())
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that meets its end, and `stop` would hang.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
     async def _run(self, key: Key) -> None:
         """Reconcile one key and put it back where it has to be seen again. The outermost boundary of a reconcile."""

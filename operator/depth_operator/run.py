@@ -166,7 +166,8 @@ class Operator:
         """Watch and reconcile until told to stop; returns early only if something broke."""
         while not await self._is_kind_served():
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), CRD_POLL_SECONDS)
+                async with asyncio.timeout(CRD_POLL_SECONDS):
+                    await stop.wait()
             if stop.is_set():
                 return
         registry = kopf.OperatorRegistry()

@@ -233,8 +233,11 @@ async def test_deletion_leaves_nothing(client: KubernetesClient, namespace: str,
     client.delete("depthservices", namespace, NAME)
     assert await operator.reconcile() == Result()
     children = ("deployments", "services", "horizontalpodautoscalers", "pods", "replicasets")
+    # The garbage collector looks for new kinds every 30 s; one that it does not know yet has no dependents.
     wait_until(
-        lambda: not any(client.list(plural, namespace) for plural in children), what="everything being collected"
+        lambda: not any(client.list(plural, namespace) for plural in children),
+        what="everything being collected",
+        seconds=120.0,
     )
 
 

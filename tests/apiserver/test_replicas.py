@@ -52,7 +52,7 @@ async def test_when_autoscaling_begins_below_the_minimum_it_begins_with_the_mini
     assert FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))
     assert operator.status["desiredReplicas"] == 3
     play_kubelet(operator, count=3)
-    await operator.reconcile()
+    await operator.settle()
     assert operator.condition("Ready") == ("True", "Available")
     play_autoscaler(operator, 5)
     await operator.settle()
@@ -132,6 +132,6 @@ async def test_a_new_autoscaled_service_starts_with_its_minimum(
     client: KubernetesClient, namespace: str, operator: Operator, minimum: int
 ) -> None:
     declare(client, namespace, autoscaling=autoscaling(minimum, 8))
-    await operator.reconcile()
+    await operator.settle()
     assert set(operator.api.replicas) == {minimum}
     assert FIELD_MANAGER not in field_owners(operator.child("deployments"), ("spec", "replicas"))

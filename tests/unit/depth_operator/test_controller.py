@@ -229,6 +229,22 @@ async def test_a_full_reconcile_that_fails_is_retried_in_full() -> None:
     assert calls == [True, True]
 
 
+async def test_a_stop_is_not_lost_when_a_wake_up_comes_at_the_same_time() -> None:
+    seen: list[Key] = []
+
+    async def reconcile(key: Key, **__: bool) -> Result:
+        seen.append(key)
+        return Result(requeue_after_seconds=3600.0)  # so that the workers sleep with a time limit
+
+    async with asyncio.timeout(5.0), running(reconcile) as (controller, _):
+        controller.enqueue(A)
+        await until(lambda: seen == [A])
+        await asyncio.sleep(0.01)
+        # Wakes every worker; one turn later its waiting is over, and that is when it is cancelled.
+        controller.enqueue(B)
+        await asyncio.sleep(0)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait until something holds, and fail if it does not in time."""
     async with asyncio.timeout(seconds):

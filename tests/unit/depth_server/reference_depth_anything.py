@@ -29,6 +29,7 @@ class ReferenceDims:
 
 
 DIMS = {
+    "ViTT14": ReferenceDims(depth=12, heads=3),
     "ViTS14": ReferenceDims(depth=12, heads=6),
     "ViTB14": ReferenceDims(depth=12, heads=12),
     "ViTL14": ReferenceDims(depth=24, heads=16),
@@ -38,6 +39,7 @@ LAYERS = {
     ("DepthAnything", "ViTS14"): (8, 9, 10, 11),
     ("DepthAnything", "ViTB14"): (8, 9, 10, 11),
     ("DepthAnything", "ViTL14"): (20, 21, 22, 23),
+    ("DepthAnythingV2", "ViTT14"): (2, 5, 8, 11),
     ("DepthAnythingV2", "ViTS14"): (2, 5, 8, 11),
     ("DepthAnythingV2", "ViTB14"): (2, 5, 8, 11),
     ("DepthAnythingV2", "ViTL14"): (4, 11, 17, 23),

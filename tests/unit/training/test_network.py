@@ -15,7 +15,9 @@ from training.demo_weights.network import UNUSED_KEYS, VITT14, DepthAnythingTiny
 from training.demo_weights.optimizer import MuonAdamW, orthogonalise
 from training.demo_weights.train import FILE_NAME, digest, learning_rate_at
 
-RESULT = Path(__file__).resolve().parents[3] / "training/demo_weights/result"
+ROOT = Path(__file__).resolve().parents[3]
+RESULT = ROOT / "training/demo_weights/result"
+WEIGHTS = ROOT / "inference_server/depth_server/weights" / FILE_NAME
 BUDGET_BYTES = 13_000_000
 
 
@@ -78,7 +80,7 @@ def test_a_file_that_lacks_a_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_committed_weights_are_the_ones_that_the_card_names() -> None:
-    path = RESULT / FILE_NAME
+    path = WEIGHTS
     assert path.stat().st_size <= BUDGET_BYTES
     assert digest(path) in (RESULT.parent / "README.md").read_text()
     state = load_file(path)
@@ -88,7 +90,7 @@ def test_the_committed_weights_are_the_ones_that_the_card_names() -> None:
 
 def test_the_committed_weights_see_that_the_ground_is_nearer_than_the_sky() -> None:
     """A grey, speckled ground under a blue gradient: the least that a depth map must show."""
-    network = load_network(RESULT / FILE_NAME, torch.device("cpu"))
+    network = load_network(WEIGHTS, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     rows = torch.linspace(0, 1, 252)[:, None].expand(252, 336)
     sky = torch.stack([0.5 + 0.3 * rows, 0.7 + 0.2 * rows, torch.full_like(rows, 0.95)])
