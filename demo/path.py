@@ -34,6 +34,8 @@ class Replicas:
     ready: int
     desired: int
     specified: int
+    message: str
+    """The autoscaler's own sentence."""
 
 
 def install_operator(commands: Commands, chart: Path, values: Path) -> str:
@@ -126,6 +128,7 @@ def replicas(commands: Commands, name: str) -> Replicas:
         ready=status.get("readyReplicas", 0),
         desired=status.get("autoscaling", {}).get("desiredReplicas", 0),
         specified=deployment.get("spec", {}).get("replicas", 0),
+        message=status.get("autoscaling", {}).get("message", ""),
     )
 
 
@@ -138,8 +141,7 @@ def wait_replicas(
     def check() -> bool:
         current = replicas(commands, name)
         seen[:] = [current]
-        status = (commands.get("depthservice", name) or {}).get("status", {})
-        say(f"{current.ready} ready of {current.specified}; {status.get('autoscaling', {}).get('message', '')}")
+        say(f"{current.ready} ready of {current.specified}; {current.message}")
         return holds(current)
 
     wait_until(
