@@ -137,17 +137,23 @@ class Component:
             log.error("%s: %s; its log: %s", self.name, self.status.detail, self._log)
         self._board.put(self.status)
 
-    async def wait_ready(self, ready: Callable[[], Awaitable[bool]]) -> None:
+    async def wait_ready(self, ready: Callable[[], Awaitable[bool]], *, needs: Sequence[Component] = ()) -> None:
         """Wait until `ready` says so.
 
+        Args:
+            ready: Asked ten times a second.
+            needs: Components without which this one cannot become ready; the death of one of them is told as what it
+                is, not as a consequence of it.
+
         Raises:
-            ComponentDiedError: If the process ends first.
+            ComponentDiedError: If the process, or one of those it needs, ends first.
             LocalClusterError: If it takes longer than START_TIMEOUT_SECONDS.
         """
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not await ready():
-            if self.status.state == "dead":
-                raise ComponentDiedError(self.report())
+            for component in (*needs, self):
+                if component.status.state == "dead":
+                    raise ComponentDiedError(component.report())
             if time.monotonic() > deadline:
                 msg = f"{self.name} is not ready after {START_TIMEOUT_SECONDS:.0f} s\n{self._last_lines()}"
                 raise LocalClusterError(msg)

@@ -146,14 +146,17 @@ class Supervisor:
         etcd = self._component("etcd", controlplane.etcd(self._state, self._network), f"{host}:{ETCD_CLIENT_PORT}")
         stack.push_async_callback(etcd.stop)
         await etcd.start()
-        await etcd.wait_ready(lambda: _listens(host, ETCD_CLIENT_PORT))
+        async with ApiClient(
+            f"https://{etcd.status.address}", certificate_context(self._state.pki, "apiserver-etcd-client")
+        ) as store:
+            await etcd.wait_ready(lambda: _answers_ready(store))
         api = self._component(
             "kube-apiserver", controlplane.kube_apiserver(self._state, self._network, self._options), self._server
         )
         stack.push_async_callback(api.stop)
         await api.start()
         admin = await self._client(stack, "admin")
-        await api.wait_ready(lambda: _api_ready(admin))
+        await api.wait_ready(lambda: _answers_ready(admin), needs=(etcd,))
         await self._start_controllers(stack)
         node = await self._start_node(stack, admin)
         await self._install(admin)
@@ -256,16 +259,8 @@ async def _at_once() -> bool:
     return True
 
 
-async def _listens(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-async def _api_ready(client: ApiClient) -> bool:
+async def _answers_ready(client: ApiClient) -> bool:
+    """Say whether etcd or kube-apiserver is ready; etcd listens before it has opened its database."""
     try:
         await client.get("/readyz")
     except (ApiError, aiohttp.ClientError, TimeoutError):
